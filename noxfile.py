@@ -1,0 +1,202 @@
+"""The project's chores: `nox` runs everything that CI runs, `nox -l` lists the sessions, `nox -s lint` runs one."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import nox
+
+ROOT = Path(__file__).parent
+DIST = ROOT / "dist"
+SUPPORTED = ("3.11", "3.12", "3.13")
+CORE = "wove-core"
+# What the tests of core exercise: every built-in executor.
+CORE_EXTRAS = "[grpc,websocket]"
+LISTING = """
+from importlib.metadata import entry_points
+found = sorted(entry_points(group="wove.adapters"), key=lambda point: point.name)
+print(f"wove.adapters: {len(found)} entry points")
+for point in found:
+    print(f"  {point.name} = {point.value} ({point.dist.name} {point.dist.version})")
+"""
+
+
+def _is_installed(version: str) -> bool:
+    """Whether an interpreter of this version is running, on PATH, or among pyenv's."""
+    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return True
+    on_path = shutil.which(f"python{version}")
+    # A pyenv shim exists for versions that are not enabled; it exits with 127.
+    if on_path and subprocess.run([on_path, "-c", ""], capture_output=True, check=False).returncode == 0:
+        return True
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    return any(versions.glob(f"{version}.*/bin/python"))
+
+
+def _read_toml(folder: Path) -> dict[str, Any]:
+    with (folder / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)
+
+
+def _groups(*names: str, folder: Path = ROOT) -> list[str]:
+    """The requirements of a folder's dependency groups; a group that the folder does not declare is empty."""
+    project = _read_toml(folder)
+    return [
+        requirement
+        for name in names
+        if name in project.get("dependency-groups", {})
+        for requirement in nox.project.dependency_groups(project, name)
+    ]
+
+
+MAIN = next((version for version in SUPPORTED if _is_installed(version)), SUPPORTED[0])
+DISTRIBUTIONS = sorted(path.parent.name for path in ROOT.glob("wove-*/pyproject.toml"))
+ADAPTERS = [name for name in DISTRIBUTIONS if name != CORE]
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+nox.options.stop_on_first_error = False
+nox.options.sessions = ["servers", "lint", "types", "meta", "tests", "integration", "build", "docs", "adapter"]
+
+
+def _install_core(session: nox.Session, *requirements: str) -> None:
+    session.install("-e", f"./{CORE}{CORE_EXTRAS}", *requirements)
+
+
+def _build_wheels(session: nox.Session, folders: list[str], target: Path) -> dict[str, Path]:
+    """Build a wheel of each folder ("." is the distribution `wove`) and return the wheels by distribution name."""
+    shutil.rmtree(target, ignore_errors=True)
+    for folder in folders:
+        session.run(
+            "python", "-m", "build", "--wheel", "--installer", "uv", "--outdir", str(target), folder, silent=True
+        )
+    return {wheel.name.split("-")[0].replace("_", "-"): wheel for wheel in sorted(target.glob("*.whl"))}
+
+
+def _servers() -> dict[str, str]:
+    """Server programs that the adapters' tests start, by program, with the Debian package of each.
+
+    An adapter declares them in its pyproject.toml: `[tool.wove-tests.servers]` with lines `program = "package"`.
+    """
+    declared: dict[str, str] = {}
+    for name in ADAPTERS:
+        declared |= _read_toml(ROOT / name).get("tool", {}).get("wove-tests", {}).get("servers", {})
+    return declared
+
+
+@nox.session(venv_backend="none")
+def servers(session: nox.Session) -> None:
+    """Install the servers of the adapters' tests: as root when CI is set, else with `nox -s servers -- --install`."""
+    missing = {program: package for program, package in _servers().items() if not shutil.which(program)}
+    if not missing:
+        session.log("Every server that the adapters' tests need is installed.")
+        return
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *sorted(set(missing.values()))]
+    in_ci = bool(os.environ.get("CI")) and os.geteuid() == 0
+    if not (in_ci or "--install" in session.posargs):
+        session.warn(f"Missing servers: {', '.join(missing)}. Tests that need them are skipped.")
+        session.warn(f"Install them with: {' '.join(command)}")
+        return
+    # RUNLEVEL=1 keeps the packages' scripts from starting a system-wide server; the tests start their own.
+    quiet = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    session.run("apt-get", "update", "-qq", external=True, env=quiet)
+    session.run(*command, external=True, env=quiet, silent=True)
+
+
+@nox.session(python=SUPPORTED)
+def tests(session: nox.Session) -> None:
+    """Run the unit tests on every supported interpreter that this machine has."""
+    _install_core(session, *_groups("test"))
+    session.run("pytest", "tests/unit", *session.posargs)
+
+
+@nox.session(python=MAIN)
+def integration(session: nox.Session) -> None:
+    """Run weaves through the real executors."""
+    _install_core(session, *_groups("test"))
+    session.run("pytest", "tests/integration", *session.posargs)
+
+
+@nox.session(python=MAIN)
+def lint(session: nox.Session) -> None:
+    """Check format and style."""
+    session.install(*_groups("lint"))
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+
+
+@nox.session(python=MAIN)
+def types(session: nox.Session) -> None:
+    """Check the types of the sources and the tests."""
+    _install_core(session, *_groups("types"))
+    session.run("mypy", f"{CORE}/src", "tests", "noxfile.py", "conftest.py", "docs/conf.py")
+
+
+@nox.session(python=MAIN)
+def meta(session: nox.Session) -> None:
+    """Check the structure: layers, public names, import cost, what is committed."""
+    _install_core(session, *_groups("test"))
+    session.run("pytest", "tests/meta", *session.posargs)
+
+
+@nox.session(python=MAIN)
+def docs(session: nox.Session) -> None:
+    """Build the documentation with warnings as errors and run every Python block of it."""
+    _install_core(session, *_groups("docs", "test"))
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build/html")
+    session.run("pytest", "tests/docs", *session.posargs)
+
+
+@nox.session(python=MAIN)
+def build(session: nox.Session) -> None:
+    """Build every wheel, install them into an empty environment and list the adapters that it finds."""
+    session.install("build[uv]")
+    wheels = _build_wheels(session, [".", *DISTRIBUTIONS], DIST)
+    empty = Path(session.create_tmp()) / "empty"
+    session.run("uv", "venv", "--quiet", "--clear", "--python", session.python or MAIN, str(empty))
+    # Without their dependencies all adapters fit into one environment, also the two that pin different redis clients.
+    session.run("uv", "pip", "install", "--quiet", "--python", str(empty), "--no-deps", *map(str, wheels.values()))
+    session.run("uv", "pip", "install", "--quiet", "--python", str(empty), str(wheels[CORE]))
+    session.run(str(empty / "bin" / "python"), "-c", "import wove; print('wove', wove.__version__)", external=True)
+    session.run(str(empty / "bin" / "python"), "-c", LISTING, external=True)
+    every = [f"{name} @ {wheel.as_uri()}" for name, wheel in wheels.items() if name not in ("wove", "wove-arq")]
+    session.run(
+        "uv",
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        str(empty),
+        "--dry-run",
+        f"wove[all] @ {wheels['wove'].as_uri()}",
+        *every,
+    )
+
+
+@nox.session(python=MAIN)
+@nox.parametrize("name", [nox.param(name, id=name.removeprefix("wove-")) for name in ADAPTERS])
+def adapter(session: nox.Session, name: str) -> None:
+    """Test one adapter against wheels: core, that adapter, and nothing else of ours."""
+    session.install("build[uv]")
+    wheels = _build_wheels(session, [CORE, name], Path(session.create_tmp()) / "wheels")
+    session.install(
+        f"{CORE}[dispatch] @ {wheels[CORE].as_uri()}",
+        f"{name} @ {wheels[name].as_uri()}",
+        *_groups("test"),
+        *_groups("test", folder=ROOT / name),
+    )
+    session.run("pytest", f"{name}/tests", *session.posargs)
+
+
+@nox.session(python=MAIN)
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks; each prints a table of ratios. Not a part of CI: timings need a quiet machine."""
+    _install_core(session)
+    for script in sorted(ROOT.glob("benchmarks/*.py")):
+        session.run("python", str(script.relative_to(ROOT)), *session.posargs)
