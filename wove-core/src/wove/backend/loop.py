@@ -1,0 +1,117 @@
+"""The background event loop that carries all traffic which leaves the process.
+
+One thread per process, shared by every weave. It starts on first use; `shutdown` and interpreter exit close what lives on it and then
+the loop itself. A forked child starts a new one of its own.
+"""
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_CLOSE_SECONDS = 5.0
+
+
+class IOLoop:
+    """An event loop in a daemon thread. `call` and `spawn` may be used from any thread or loop."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._thread = threading.Thread(target=self._run, name="wove-io", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Start a coroutine on the background loop and return its future; cancelling the future cancels the coroutine."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def on_close(self, closer: Callable[[], Awaitable[None]]) -> None:
+        """Register what `shutdown` awaits, in reverse order of registration. Called on the background loop."""
+        self._closers.append(closer)
+
+    def close(self) -> None:
+        """Close everything that lives on the loop, then end the thread. Takes a few seconds at the most; idempotent."""
+        if self.loop.is_closed() or not self._thread.is_alive():
+            return
+        closing = self.spawn(self._close_all())
+        try:
+            closing.result(_CLOSE_SECONDS)
+        except TimeoutError:
+            closing.cancel()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(1.0)
+
+    async def _close_all(self) -> None:
+        for closer in reversed(self._closers):
+            try:
+                await closer()
+            except Exception:  # One closer must not keep the others from running.
+                _log_failed_closer()
+        pending = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        await self.loop.shutdown_asyncgens()
+        await self.loop.shutdown_default_executor()
+
+
+def _log_failed_closer() -> None:
+    import logging
+
+    logging.getLogger("wove").warning("Closing a background resource failed.", exc_info=True)
+
+
+_lock = threading.Lock()
+_current: IOLoop | None = None
+
+
+def io_loop() -> IOLoop:
+    """Return the process's background loop, started if need be."""
+    global _current
+    with _lock:
+        if _current is None or _current.loop.is_closed():
+            _current = IOLoop()
+        return _current
+
+
+async def on_io_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine that runs on the background loop. Cancelling the caller cancels the coroutine."""
+    background = io_loop()
+    if asyncio.get_running_loop() is background.loop:
+        return await coroutine
+    return await asyncio.wrap_future(background.spawn(coroutine))
+
+
+def shutdown() -> None:
+    """Close everything that Wove keeps for the next weave: callback receivers, adapter clients, connections, worker processes.
+
+    Blocks for a few seconds at the most. A later weave starts again from nothing. Interpreter exit does the same by itself.
+    """
+    global _current
+    with _lock:
+        closing, _current = _current, None
+    if closing is not None:
+        closing.close()
+
+
+def _forget_after_fork() -> None:
+    # The parent's thread does not exist in the child, and its sockets belong to the parent.
+    global _lock, _current
+    _lock = threading.Lock()
+    _current = None
+
+
+atexit.register(shutdown)
+os.register_at_fork(after_in_child=_forget_after_fork)

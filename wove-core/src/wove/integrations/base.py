@@ -1,0 +1,137 @@
+"""The contract of a backend adapter: how one selected task enters a task system that the project already runs."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+CONTRACT_VERSION = 1
+
+JobPhase = Literal["queued", "running", "finished", "failed", "cancelled", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What a backend says about one job.
+
+    Attributes:
+        phase: ``finished``, ``failed``, ``cancelled`` and ``gone`` mean that no more events can be expected from the job.
+        exit_code: the exit code of the job's process where the backend knows it.
+        reason: the backend's own words, for the error message.
+    """
+
+    phase: JobPhase
+    exit_code: int | None = None
+    reason: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the backend considers the job as ended."""
+        return self.phase not in ("queued", "running")
+
+
+class BackendAdapter:
+    """Submits Wove payloads to one backend. It never executes a task and never blocks the event loop.
+
+    One adapter instance serves every weave of the process that uses the same configuration: `start` is called once, `close` when the
+    adapter has been idle for a while, at ``wove.shutdown()`` or at interpreter exit. All methods are called on Wove's background
+    event loop; blocking client calls belong into a thread (``asyncio.to_thread``).
+
+    Class attributes:
+        required_modules: import names (dotted ones too) that must be importable; checked before `start`.
+        install_hint: what to ``pip install`` when one is missing.
+        contract_version: the version of this contract that the adapter was written for.
+        max_payload_bytes: the largest payload (bytes of JSON) that the backend carries; a larger one stays with the callback receiver
+            and the worker fetches it. None: no limit.
+        poll_interval: seconds between two calls of `poll` while runs are in flight.
+        capabilities: what the backend can do beyond submitting, out of `CAPABILITIES`; chooses the scenarios of the conformance kit.
+
+    Args:
+        name: the executor name, e.g. ``"celery"``.
+        config: the environment's ``executor_config``.
+        callback_url: the URL that workers post events to; also ``payload["callback_url"]``.
+        run_config: the effective settings of the environment.
+    """
+
+    required_modules: ClassVar[Sequence[str]] = ()
+    install_hint: ClassVar[str | None] = None
+    contract_version: ClassVar[int] = CONTRACT_VERSION
+    max_payload_bytes: int | None = None
+    poll_interval: float = 5.0
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(
+        self, *, name: str, config: Mapping[str, Any], callback_url: str, run_config: Mapping[str, Any]
+    ) -> None:
+        self.name = name
+        self.config = dict(config)
+        self.callback_url = callback_url
+        self.run_config = run_config
+
+    async def start(self) -> None:
+        """Create clients, open queues, validate `config`.
+
+        Raises:
+            ConfigurationError: a key is missing or wrong; the message names the key and shows an example.
+            ConnectionError: the backend cannot be reached (no credentials in the message).
+        """
+
+    async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> Any:
+        """Hand one payload to the backend, its Wove fields unchanged, and return the backend's handle of the submission.
+
+        Args:
+            payload: the JSON-safe payload that the worker gives to ``wove.integrations.worker.run`` or ``arun``.
+            frame: the ``run_task`` frame; its ``run_id`` is legal as an id in every supported backend, and
+                ``frame["delivery"].get("delivery_idempotency_key")`` takes its place where the backend removes duplicates.
+
+        Raises:
+            Exception: any; it becomes the task's failure, as a retryable one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement submit()")
+
+    async def submit_many(self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Sequence[Any]:
+        """Hand over several payloads at once; used only where a class overrides it.
+
+        Args:
+            submissions: ``(payload, frame)`` pairs as for `submit`.
+
+        Returns:
+            A handle, or the exception that refused it, for each pair in order.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement submit_many()")
+
+    async def cancel(self, run_id: str, submission: Any, frame: dict[str, Any]) -> None:
+        """Ask the backend to stop a run. The default does nothing: a running worker is told by the answer to its next event.
+
+        Returns normally when the run is unknown or has already finished. Called at most once for a submission.
+        """
+
+    async def poll(self, submissions: Mapping[str, Any]) -> Mapping[str, JobState]:
+        """Ask the backend, in one bulk query, how runs are doing; used only where a class overrides it.
+
+        Args:
+            submissions: run ids and the handles that `submit` returned, of the runs in flight.
+
+        Returns:
+            A state for each run id that the backend knows something about; a missing one means "no news".
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement poll()")
+
+    def watch(self) -> AsyncIterator[tuple[str, JobState]]:
+        """Yield ``(run_id, state)`` as the backend pushes news; used only where a class overrides it."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement watch()")
+
+    async def close(self) -> None:
+        """Release what the adapter holds. Called once, also after a failed `start`."""
+
+
+CAPABILITIES: Mapping[str, str] = {
+    "cancel_queued": "a job that has not started can be removed from the backend",
+    "cancel_running_async": "a running coroutine is stopped",
+    "cancel_running_sync": "a running synchronous callable is stopped",
+    "deduplicate": "the backend or its worker runs equal idempotency keys once",
+    "detect_dead_process": "the backend reports that the process executing a task died",
+    "detect_dead_worker": "the backend reports that a whole worker died",
+    "detect_lost_job": "the backend reports a job that ended without a final event",
+    "graceful_stop": "SIGTERM to the worker lets it report the running task",
+    "max_argument_20mb": "an argument of 20 MB travels, directly or by claim check",
+}

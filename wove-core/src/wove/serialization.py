@@ -1,0 +1,135 @@
+"""Turns Python values into bytes and back: the only place that imports cloudpickle.
+
+Nothing here verifies where bytes come from; whoever calls `loads` has authenticated them first.
+"""
+
+import base64
+import pickle
+import platform
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from wove.errors import MissingDispatchFeatureError, SerializationError
+
+try:
+    import cloudpickle
+except ImportError:
+    cloudpickle = None
+
+PYTHON_VERSION = platform.python_version()
+
+
+def require_serializer(feature: str) -> None:
+    """Raise `MissingDispatchFeatureError` unless the dispatch serializer is installed."""
+    if cloudpickle is None:
+        raise MissingDispatchFeatureError(feature)
+
+
+def dumps(value: object, *, what: str) -> bytes:
+    """Pickle a value, functions and classes of ``__main__`` by value.
+
+    Args:
+        value: anything.
+        what: names the value in the error, e.g. ``"the result of task 'report'"``.
+
+    Raises:
+        SerializationError: it cannot be pickled; the message names the innermost part that cannot.
+        MissingDispatchFeatureError: cloudpickle is not installed.
+    """
+    require_serializer("Sending tasks to another process")
+    try:
+        data: bytes = cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # Any __reduce__ of a user's class may raise anything.
+        part = _unpicklable_part(value) or "it"
+        raise SerializationError(f"Cannot send {what}: {part} cannot be pickled ({describe(error)}).") from error
+    return data
+
+
+def loads(data: bytes, *, what: str, origin: str | None = None) -> Any:
+    """Rebuild a pickled value.
+
+    Args:
+        data: bytes that `dumps` made.
+        what: names the value in the error.
+        origin: the Python version that made them; named in the error where it differs from this one.
+
+    Raises:
+        SerializationError: it cannot be rebuilt here; the message names the missing module if that is the reason.
+    """
+    try:
+        return pickle.loads(data)
+    except Exception as error:
+        raise SerializationError(f"Cannot rebuild {what}: {_why_not_rebuilt(error)}{_versions(origin)}") from error
+
+
+def encode(data: bytes) -> str:
+    """Return bytes as base64 text."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def decode(text: str) -> bytes:
+    """Return the bytes of a base64 text. Raises ValueError for anything else."""
+    return base64.b64decode(text, validate=True)
+
+
+def describe(error: BaseException) -> str:
+    """Return ``"Kind: message"`` for any exception, also one whose ``__str__`` raises."""
+    try:
+        text = str(error)
+    except Exception:  # A user's __str__ may raise anything.
+        text = "<its message cannot be shown>"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _why_not_rebuilt(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"the module {error.name!r} is not installed here. Install it where the task runs and where it is read."
+    return f"{describe(error)}."
+
+
+def _versions(origin: str | None) -> str:
+    if origin is None or origin.split(".")[:2] == PYTHON_VERSION.split(".")[:2]:
+        return ""
+    return f" It was made by Python {origin}; this is Python {PYTHON_VERSION}."
+
+
+def _unpicklable_part(value: object, path: str = "", depth: int = 0) -> str | None:
+    """Return words for the innermost part of a value that cannot be pickled."""
+    if depth > 4 or _picklable(value):
+        return None
+    for step, part in _parts(value):
+        found = _unpicklable_part(part, f"{path}{step}", depth + 1)
+        if found:
+            return found
+    place = f" at {path.lstrip('.')}" if path else ""
+    return f"a value of type {type(value).__qualname__!r}{place}"
+
+
+def _picklable(value: object) -> bool:
+    try:
+        cloudpickle.dumps(value)
+    except Exception:
+        return False
+    return True
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        yield from ((f"[{key!r}]", part) for key, part in value.items())
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from ((f"[{index}]", part) for index, part in enumerate(value))
+    elif hasattr(value, "__closure__") and hasattr(value, "__code__"):
+        yield from _captured(value)
+    elif hasattr(value, "__dict__"):
+        yield from ((f".{name}", part) for name, part in vars(value).items())
+
+
+def _captured(function: Any) -> Iterator[tuple[str, object]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            yield f" closure variable {name!r}", cell.cell_contents
+        except ValueError:  # The cell is still empty.
+            continue
+    for name in function.__code__.co_names:
+        if name in function.__globals__ and function.__module__ == "__main__":
+            yield f" global {name!r}", function.__globals__[name]
