@@ -159,7 +159,7 @@ def build(session: nox.Session) -> None:
     session.install("build[uv]")
     wheels = _build_wheels(session, [".", *DISTRIBUTIONS], DIST)
     empty = Path(session.create_tmp()) / "empty"
-    session.run("uv", "venv", "--quiet", "--clear", "--python", session.python or MAIN, str(empty))
+    session.run("uv", "venv", "--quiet", "--clear", "--python", MAIN, str(empty))
     # Without their dependencies all adapters fit into one environment, also the two that pin different redis clients.
     session.run("uv", "pip", "install", "--quiet", "--python", str(empty), "--no-deps", *map(str, wheels.values()))
     session.run("uv", "pip", "install", "--quiet", "--python", str(empty), str(wheels[CORE]))
