@@ -135,7 +135,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check the types of the sources and the tests."""
     _install_core(session, *_groups("types"))
-    session.run("mypy", f"{CORE}/src", "tests", "noxfile.py", "conftest.py", "docs/conf.py")
+    session.run("mypy", f"{CORE}/src", "tests", "noxfile.py", "conftest.py", "docs/conf.py", "docs/_ext")
 
 
 @nox.session(python=MAIN)
