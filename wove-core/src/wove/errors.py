@@ -19,6 +19,8 @@ stores what it knows as attributes, and survives pickling.
     ├── TaskCancelledError (RuntimeError)
     ├── SerializationError (TypeError)          something cannot travel
     ├── PayloadTooLargeError (ValueError)
+    ├── SignatureError (PermissionError)        an event or payload that nobody trusted has signed
+    ├── RemoteTraceback                         the cause of an exception that was raised in another process
     ├── EnvironmentExecutionError (RuntimeError)
     └── DeliveryError (RuntimeError)
         ├── DeliveryTimeoutError
@@ -181,6 +183,25 @@ class PayloadTooLargeError(WoveError, ValueError):
         self.limit = limit
         measured = f"{size:,} bytes" if size is not None else "larger than allowed"
         super().__init__(f"{what} is {measured}; the limit is {limit:,} bytes.{' ' + advice if advice else ''}")
+
+
+class SignatureError(WoveError, PermissionError):
+    """An event or payload carries no signature, a malformed one, or one that the expected key did not make."""
+
+
+class RemoteTraceback(WoveError):
+    """Shows, as the ``__cause__`` of an exception, the traceback that it had in the process which raised it.
+
+    Attributes:
+        text: the formatted traceback.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        super().__init__(text)
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text.rstrip()}\n"""'
 
 
 class EnvironmentExecutionError(WoveError, RuntimeError):
