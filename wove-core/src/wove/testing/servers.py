@@ -1,0 +1,29 @@
+"""What a test does about a server program that it needs, such as ``redis-server``."""
+
+import os
+import shutil
+
+# Debian installs servers here, and an ordinary user's PATH leaves these directories out.
+_SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+def require_program(name: str, *, install: str) -> str:
+    """Return the path of a program that a test starts.
+
+    Where it is missing the calling test is skipped, with the command that installs it; when the environment variable
+    ``CI`` is set the test fails instead, so that a server which nobody installed cannot hide what was not tested.
+
+    Args:
+        name: the program, looked for on PATH and in the system's directories.
+        install: the command that installs it, e.g. ``"apt-get install redis-server"``.
+    """
+    import pytest
+
+    search = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_DIRECTORIES])
+    found = shutil.which(name, path=search)
+    if found is not None:
+        return found
+    message = f"{name} is not installed. Install it with: {install}"
+    if os.environ.get("CI"):
+        pytest.fail(f"{message} (an error, not a skip, because CI is set)", pytrace=False)
+    pytest.skip(message)
