@@ -93,7 +93,9 @@ def _servers() -> dict[str, str]:
 @nox.session(venv_backend="none")
 def servers(session: nox.Session) -> None:
     """Install the servers of the adapters' tests: as root when CI is set, else with `nox -s servers -- --install`."""
-    missing = {program: package for program, package in _servers().items() if not shutil.which(program)}
+    # Debian installs servers into directories that an ordinary user's PATH leaves out.
+    search = os.pathsep.join([os.environ["PATH"], "/usr/local/sbin", "/usr/sbin", "/sbin"])
+    missing = {program: package for program, package in _servers().items() if not shutil.which(program, path=search)}
     if not missing:
         session.log("Every server that the adapters' tests need is installed.")
         return

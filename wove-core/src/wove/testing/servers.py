@@ -21,9 +21,9 @@ def require_program(name: str, *, install: str) -> str:
 
     search = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_DIRECTORIES])
     found = shutil.which(name, path=search)
-    if found is not None:
-        return found
-    message = f"{name} is not installed. Install it with: {install}"
-    if os.environ.get("CI"):
-        pytest.fail(f"{message} (an error, not a skip, because CI is set)", pytrace=False)
-    pytest.skip(message)
+    if found is None:
+        message = f"{name} is not installed. Install it with: {install}"
+        if os.environ.get("CI"):
+            pytest.fail(f"{message} (an error, not a skip, because CI is set)", pytrace=False)
+        pytest.skip(message)
+    return found
