@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -25,16 +24,16 @@ for point in found:
 """
 
 
-def _is_installed(version: str) -> bool:
-    """Whether an interpreter of this version is running, on PATH, or among pyenv's."""
-    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
-        return True
-    on_path = shutil.which(f"python{version}")
-    # A pyenv shim exists for versions that are not enabled; it exits with 127.
-    if on_path and subprocess.run([on_path, "-c", ""], capture_output=True, check=False).returncode == 0:
-        return True
+def _offer_pyenv_interpreters() -> None:
+    """Put pyenv's interpreters on PATH, before its shims: a shim only works for a version that is enabled."""
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
-    return any(versions.glob(f"{version}.*/bin/python"))
+    folders = [str(folder) for version in SUPPORTED for folder in versions.glob(f"{version}.*/bin")]
+    os.environ["PATH"] = os.pathsep.join([*folders, os.environ["PATH"]])
+
+
+def _is_installed(version: str) -> bool:
+    running = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return version == running or shutil.which(f"python{version}") is not None
 
 
 def _read_toml(folder: Path) -> dict[str, Any]:
@@ -53,6 +52,7 @@ def _groups(*names: str, folder: Path = ROOT) -> list[str]:
     ]
 
 
+_offer_pyenv_interpreters()
 MAIN = next((version for version in SUPPORTED if _is_installed(version)), SUPPORTED[0])
 DISTRIBUTIONS = sorted(path.parent.name for path in ROOT.glob("wove-*/pyproject.toml"))
 ADAPTERS = [name for name in DISTRIBUTIONS if name != CORE]
