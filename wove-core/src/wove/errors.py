@@ -1,7 +1,7 @@
 """Every exception that Wove raises, in one tree.
 
-Each class keeps the builtin base that users already catch (``NameError``, ``ValueError``, ``RuntimeError``, ``TimeoutError``),
-stores what it knows as attributes, and survives pickling.
+Each class keeps the builtin base that users already catch (``NameError``, ``ValueError``, ``RuntimeError``,
+``TimeoutError``), stores what it knows as attributes, and survives pickling.
 
 ::
 
@@ -15,6 +15,7 @@ stores what it knows as attributes, and survives pickling.
     ├── ReservedNameError (NameError)
     ├── UnresolvedSignatureError (NameError)
     ├── CircularDependencyError (ValueError)
+    ├── GraphRejectedError (RuntimeError)       a plugin's veto
     ├── TaskTimeoutError (TimeoutError)
     ├── TaskCancelledError (RuntimeError)
     ├── SerializationError (TypeError)          something cannot travel
@@ -56,7 +57,10 @@ def _rebuild(cls: type[WoveError], args: tuple[Any, ...], state: dict[str, Any])
 
 
 class ConfigurationError(WoveError, ValueError):
-    """A configuration value is missing, misspelled or has the wrong type. The message names the key and where it stands."""
+    """A configuration value is missing, misspelled or has the wrong type.
+
+    The message names the key and where it stands.
+    """
 
 
 class OptionError(ConfigurationError, TypeError):
@@ -77,8 +81,8 @@ class UnknownEnvironmentError(ConfigurationError, NameError):
         place = f"{where}: " if where else ""
         listing = ", ".join(map(repr, self.known)) or "none"
         super().__init__(
-            f"{place}no environment named {environment!r}.{did_you_mean(environment, self.known)} Known environments: {listing}. "
-            "Define it with wove.config(environments={...})."
+            f"{place}no environment named {environment!r}.{did_you_mean(environment, self.known)} "
+            f"Known environments: {listing}. Define it with wove.config(environments={...})."
         )
 
 
@@ -87,7 +91,9 @@ class UnknownExecutorError(ConfigurationError):
 
 
 class AdapterError(ConfigurationError):
-    """An installed adapter or plugin cannot be used: it is broken, claimed twice, or made for another contract version."""
+    """An installed adapter or plugin cannot be used: it is broken, claimed twice, or made for another contract
+    version.
+    """
 
 
 class MissingDispatchFeatureError(WoveError, RuntimeError):
@@ -135,6 +141,20 @@ class CircularDependencyError(WoveError, ValueError):
             f"Circular dependency: {' -> '.join(self.cycle)} (each task needs the next). "
             "Break it by renaming a parameter or merging two of the tasks."
         )
+
+
+class GraphRejectedError(WoveError, RuntimeError):
+    """A plugin's veto stopped a weave before any task ran.
+
+    Attributes:
+        plugin: the plugin's name.
+        reason: why, in the plugin's words.
+    """
+
+    def __init__(self, plugin: str, reason: str) -> None:
+        self.plugin = plugin
+        self.reason = reason
+        super().__init__(f"Plugin {plugin!r} rejected the weave before any task ran: {reason}")
 
 
 class TaskTimeoutError(WoveError, TimeoutError):
