@@ -75,7 +75,7 @@ _HOMES = {
     "denone": "wove.helpers",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> object:

@@ -1,7 +1,8 @@
 """Every option of a task and of a weave, declared once.
 
-`TaskOptions` and `WeaveOptions` are the declarations: ``@w.do``, ``merge``, ``weave``, ``wove.config``, environment definitions and
-the table in the documentation all derive from them. An option's `Option` says what values it takes and what it does.
+`TaskOptions` and `WeaveOptions` are the declarations: ``@w.do``, ``merge``, ``weave``, ``wove.config``, environment
+definitions and the table in the documentation all derive from them. An option's `Option` says what values it takes and
+what it does.
 """
 
 from collections.abc import Callable, Mapping
@@ -68,7 +69,9 @@ _count_or_none = _or_none(_is_positive_count)
 
 
 class TaskOptions(TypedDict, total=False):
-    """The options of one task: keywords of ``@w.do``, ``merge``, ``weave``, ``wove.config`` and environment definitions."""
+    """The options of one task: keywords of ``@w.do``, ``merge``, ``weave``, ``wove.config`` and environment
+    definitions.
+    """
 
     retries: Annotated[
         int, Option("a whole number of at least 0", _is_count, 0, "How many more attempts follow a failed one.")
@@ -80,7 +83,7 @@ class TaskOptions(TypedDict, total=False):
             _COUNT_OR_NONE,
             _count_or_none,
             None,
-            "How many items of a mapped task run at the same time.",
+            "How many items of a mapped task run at once.",
             mapped_only=True,
         ),
     ]
@@ -100,9 +103,7 @@ class TaskOptions(TypedDict, total=False):
     ]
     delivery_timeout: Annotated[
         float | None,
-        Option(
-            _SECONDS, _seconds, None, "Seconds from submitting a remote task to its final event, queueing included."
-        ),
+        Option(_SECONDS, _seconds, None, "Seconds from submitting a remote task to its end, queueing included."),
     ]
     delivery_idempotency_key: Annotated[
         str | Callable[..., str] | None,
@@ -147,7 +148,7 @@ class WeaveOptions(TypedDict, total=False):
     debug: Annotated[bool, Option("True or False", _is_flag, False, "Print the execution plan before the weave runs.")]
     max_workers: Annotated[
         int,
-        Option("a whole number of at least 1", _is_positive_count, 256, "The most threads that synchronous tasks use."),
+        Option("a whole number of at least 1", _is_positive_count, 256, "The most threads for synchronous tasks."),
     ]
     background: Annotated[
         bool, Option("True or False", _is_flag, False, "Run the weave in a thread and go on at once.")
@@ -161,7 +162,7 @@ class WeaveOptions(TypedDict, total=False):
             "a callable of one argument, or None",
             _or_none(callable),
             None,
-            "Called with the result of a background weave.",
+            "Called with a background weave's result.",
         ),
     ]
     max_pending: Annotated[
@@ -221,7 +222,8 @@ def check_options(
             raise OptionError(f"{where}: {name} must be {option.expected}, not {value!r}.")
         if mapped is False and option.mapped_only and value is not None:
             raise OptionError(
-                f"{where}: {name} has a meaning on mapped tasks only. Map the task with @w.do(iterable) or remove {name}."
+                f"{where}: {name} has a meaning on mapped tasks only. "
+                f"Map the task with @w.do(iterable) or remove {name}."
             )
 
 

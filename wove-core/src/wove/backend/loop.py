@@ -1,11 +1,12 @@
 """The background event loop that carries all traffic which leaves the process.
 
-One thread per process, shared by every weave. It starts on first use; `shutdown` and interpreter exit close what lives on it and then
-the loop itself. A forked child starts a new one of its own.
+One thread per process, shared by every weave. It starts on first use; `shutdown` and interpreter exit close what lives
+on it and then the loop itself. A forked child starts a new one of its own.
 """
 
 import asyncio
 import atexit
+import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -34,7 +35,9 @@ class IOLoop:
             self.loop.close()
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Start a coroutine on the background loop and return its future; cancelling the future cancels the coroutine."""
+        """Start a coroutine on the background loop and return its future; cancelling the future cancels the
+        coroutine.
+        """
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def on_close(self, closer: Callable[[], Awaitable[None]]) -> None:
@@ -58,19 +61,13 @@ class IOLoop:
             try:
                 await closer()
             except Exception:  # One closer must not keep the others from running.
-                _log_failed_closer()
+                logging.getLogger("wove").exception("Closing a background resource failed.")
         pending = asyncio.all_tasks() - {asyncio.current_task()}
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
         await self.loop.shutdown_asyncgens()
         await self.loop.shutdown_default_executor()
-
-
-def _log_failed_closer() -> None:
-    import logging
-
-    logging.getLogger("wove").warning("Closing a background resource failed.", exc_info=True)
 
 
 _lock = threading.Lock()
@@ -95,9 +92,11 @@ async def on_io_loop(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def shutdown() -> None:
-    """Close everything that Wove keeps for the next weave: callback receivers, adapter clients, connections, worker processes.
+    """Close everything that Wove keeps for the next weave: callback receivers, adapter clients, connections, worker
+    processes.
 
-    Blocks for a few seconds at the most. A later weave starts again from nothing. Interpreter exit does the same by itself.
+    Blocks for a few seconds at the most. A later weave starts again from nothing. Interpreter exit does the same by
+    itself.
     """
     global _current
     with _lock:

@@ -24,8 +24,8 @@ class _Shared(Generic[R]):
 class SharedResources(Generic[K, R]):
     """Reference-counted resources of one kind on the background loop.
 
-    `acquire` opens a resource or joins one that is open or opening; `release` starts the linger clock when the last user leaves.
-    Both are called on the background loop. `wove.shutdown()` closes everything at once.
+    `acquire` opens a resource or joins one that is open or opening; `release` starts the linger clock when the last
+    user leaves. Both are called on the background loop. `wove.shutdown()` closes everything at once.
 
     Args:
         open: makes the resource for a key; a failure reaches every waiting `acquire`, and the next one tries again.

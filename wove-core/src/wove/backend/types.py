@@ -1,7 +1,8 @@
 """The messages that cross the boundary, as typed dictionaries.
 
-Frames are plain dicts, so that an executor in any language can read them as JSON. `CommandFrame` goes to an executor, `EventFrame`
-comes from it, `Payload` is what a backend job carries. More keys may be added to each; none is ever removed.
+Frames are plain dicts, so that an executor in any language can read them as JSON. `CommandFrame` goes to an executor,
+`EventFrame` comes from it, `Payload` is what a backend job carries. More keys may be added to each; none is ever
+removed.
 """
 
 from collections.abc import Callable
@@ -56,7 +57,9 @@ class EventFrame(TypedDict, total=False):
 
 
 class ClaimTicket(TypedDict):
-    """Says that the rest of a payload waits at the receiver: fetch it and compare the SHA-256 hex digest and size in bytes."""
+    """Says that the rest of a payload waits at the receiver: fetch it and compare the SHA-256 hex digest and size in
+    bytes.
+    """
 
     digest: str
     size: int

@@ -8,8 +8,8 @@ from typing import Any
 class EnvironmentExecutor(ABC):
     """Carries command frames to a place where tasks run, and event frames back.
 
-    Frames are plain dicts (`wove.backend.types`). All four methods are called on one event loop, that of the executor session; `send`
-    may be called concurrently, `recv` is awaited by one reader at a time.
+    Frames are plain dicts (`wove.backend.types`). All four methods are called on one event loop, that of the executor
+    session; `send` may be called concurrently, `recv` is awaited by one reader at a time.
     """
 
     @abstractmethod
@@ -30,7 +30,8 @@ class EnvironmentExecutor(ABC):
 
     @abstractmethod
     async def send(self, frame: dict[str, Any]) -> None:
-        """Send one command frame: ``run_task``, ``cancel_task`` or ``shutdown``. Returns when the frame has been handed over.
+        """Send one command frame: ``run_task``, ``cancel_task`` or ``shutdown``. Returns when the frame has been handed
+        over.
 
         Raises:
             RuntimeError: the session has not been started.
@@ -43,4 +44,7 @@ class EnvironmentExecutor(ABC):
 
     @abstractmethod
     async def stop(self) -> None:
-        """End the session and release what it holds. Called once for each successful `start`; pending runs are given up."""
+        """End the session and release what it holds.
+
+        Called once for each successful `start`; pending runs are given up.
+        """

@@ -14,7 +14,8 @@ class JobState:
     """What a backend says about one job.
 
     Attributes:
-        phase: ``finished``, ``failed``, ``cancelled`` and ``gone`` mean that no more events can be expected from the job.
+        phase: ``finished``, ``failed``, ``cancelled`` and ``gone`` mean that no more events can be expected from the
+            job.
         exit_code: the exit code of the job's process where the backend knows it.
         reason: the backend's own words, for the error message.
     """
@@ -32,18 +33,19 @@ class JobState:
 class BackendAdapter:
     """Submits Wove payloads to one backend. It never executes a task and never blocks the event loop.
 
-    One adapter instance serves every weave of the process that uses the same configuration: `start` is called once, `close` when the
-    adapter has been idle for a while, at ``wove.shutdown()`` or at interpreter exit. All methods are called on Wove's background
-    event loop; blocking client calls belong into a thread (``asyncio.to_thread``).
+    One adapter instance serves every weave of the process that uses the same configuration: `start` is called once,
+    `close` when the adapter has been idle for a while, at ``wove.shutdown()`` or at interpreter exit. All methods are
+    called on Wove's background event loop; blocking client calls belong into a thread (``asyncio.to_thread``).
 
-    Class attributes:
+    Attributes:
         required_modules: import names (dotted ones too) that must be importable; checked before `start`.
         install_hint: what to ``pip install`` when one is missing.
         contract_version: the version of this contract that the adapter was written for.
-        max_payload_bytes: the largest payload (bytes of JSON) that the backend carries; a larger one stays with the callback receiver
-            and the worker fetches it. None: no limit.
+        max_payload_bytes: the largest payload (bytes of JSON) that the backend carries; a larger one stays with the
+            callback receiver and the worker fetches it. None: no limit.
         poll_interval: seconds between two calls of `poll` while runs are in flight.
-        capabilities: what the backend can do beyond submitting, out of `CAPABILITIES`; chooses the scenarios of the conformance kit.
+        capabilities: what the backend can do beyond submitting, out of `CAPABILITIES`; chooses the scenarios of the
+            conformance kit.
 
     Args:
         name: the executor name, e.g. ``"celery"``.
@@ -76,12 +78,14 @@ class BackendAdapter:
         """
 
     async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> Any:
-        """Hand one payload to the backend, its Wove fields unchanged, and return the backend's handle of the submission.
+        """Hand one payload to the backend, its Wove fields unchanged, and return the backend's handle of the
+        submission.
 
         Args:
             payload: the JSON-safe payload that the worker gives to ``wove.integrations.worker.run`` or ``arun``.
             frame: the ``run_task`` frame; its ``run_id`` is legal as an id in every supported backend, and
-                ``frame["delivery"].get("delivery_idempotency_key")`` takes its place where the backend removes duplicates.
+                ``frame["delivery"].get("delivery_idempotency_key")`` takes its place where the backend removes
+                duplicates.
 
         Raises:
             Exception: any; it becomes the task's failure, as a retryable one.
@@ -100,7 +104,8 @@ class BackendAdapter:
         raise NotImplementedError(f"{type(self).__name__} does not implement submit_many()")
 
     async def cancel(self, run_id: str, submission: Any, frame: dict[str, Any]) -> None:
-        """Ask the backend to stop a run. The default does nothing: a running worker is told by the answer to its next event.
+        """Ask the backend to stop a run. The default does nothing: a running worker is told by the answer to its next
+        event.
 
         Returns normally when the run is unknown or has already finished. Called at most once for a submission.
         """
