@@ -32,13 +32,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the nearest known name, or an empty string."""
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelled one most likely means, or None."""
     # Imported here because it costs milliseconds and only a mistake needs it.
     from difflib import get_close_matches
 
     nearest = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return nearest[0] if nearest else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the nearest known name, or an empty string."""
+    nearest = nearest_name(name, known)
+    return f" Did you mean {nearest!r}?" if nearest else ""
 
 
 class WoveError(Exception):

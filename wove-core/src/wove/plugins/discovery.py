@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from importlib_metadata import EntryPoint, IDistribution
+    from importlib_metadata import Distribution, EntryPoint
 
 logger = logging.getLogger("wove.plugins")
 
@@ -70,7 +70,7 @@ def _scan() -> Mapping[str, tuple[Offer, ...]]:
     return {group: tuple(listed) for group, listed in found.items()}
 
 
-def _our_entry_points(distribution: "IDistribution") -> Iterator["EntryPoint"]:
+def _our_entry_points(distribution: "Distribution") -> Iterator["EntryPoint"]:
     try:
         points = list(distribution.entry_points)
     except Exception:
@@ -81,7 +81,7 @@ def _our_entry_points(distribution: "IDistribution") -> Iterator["EntryPoint"]:
     yield from (point for point in dict.fromkeys(points) if point.group.startswith("wove."))
 
 
-def _name_of(distribution: "IDistribution") -> str:
+def _name_of(distribution: "Distribution") -> str:
     try:
         name: str | None = distribution.name
     except Exception:
