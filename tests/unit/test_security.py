@@ -364,3 +364,10 @@ def test_a_copied_configuration_goes_on_remembering_the_same_nonces() -> None:
 def test_secrets_do_not_travel_in_pickles() -> None:
     with pytest.raises(TypeError, match="secrets"):
         pickle.dumps(signed())
+
+
+def test_two_of_the_same_configuration_are_equal_so_that_they_can_share_a_connection() -> None:
+    assert signed() == signed()
+    assert hash(signed()) == hash(signed())
+    assert signed() != signed(OTHER)
+    assert signed() != bearer(SECRET.replace(" ", "-"))

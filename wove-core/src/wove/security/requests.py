@@ -220,6 +220,15 @@ class NetworkExecutorSecurity:
         named = f", keys={list(self._secrets)!r}" if self.type == "signed" else ""
         return f"NetworkExecutorSecurity({self.type!r}{named})"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NetworkExecutorSecurity) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[object, ...]:
+        return self.type, tuple(self._secrets.items()), self.clock_skew_seconds, self.remember_nonces
+
     def __deepcopy__(self, memo: object) -> "NetworkExecutorSecurity":
         # It changes in nothing but its nonces, and a copied configuration must go on sharing those.
         return self
