@@ -1,0 +1,445 @@
+"""The life of runs as pure state: instruction lists for single stories, and a state machine for all others."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+
+from wove.environment.inflight import Cancel, Forget, InFlight, Instructions, Resolve, Submit
+from wove.environment.runs import Outcome, RunPolicy
+from wove.errors import DeliveryError, DeliveryOrphanedError, DeliveryTimeoutError
+from wove.integrations.base import JobState
+
+GONE = JobState("gone")
+
+
+class GivenUp(Exception):
+    """Why a ticket was abandoned."""
+
+
+@pytest.fixture
+def inflight() -> InFlight:
+    return InFlight(lambda ticket: f"{ticket}-again")
+
+
+def opened(inflight: InFlight, **policy: Any) -> InFlight:
+    assert inflight.open("r", RunPolicy(**policy), label="Task 'report'", now=0.0) == [Submit("r", "r")]
+    inflight.taken("r")
+    return inflight
+
+
+def resolution(instructions: Instructions) -> Outcome:
+    [outcome] = [instruction.outcome for instruction in instructions if isinstance(instruction, Resolve)]
+    return outcome
+
+
+def error_of(instructions: Instructions) -> BaseException:
+    error = resolution(instructions).error
+    assert error is not None
+    return error
+
+
+def kinds(instructions: Instructions) -> list[str]:
+    return [type(instruction).__name__ for instruction in instructions]
+
+
+def test_a_result_resolves_the_ticket_and_the_executor_forgets_the_run(inflight: InFlight) -> None:
+    opened(inflight)
+    assert inflight.finished("r", Outcome(42)) == [Resolve("r", Outcome(42)), Forget("r")]
+    assert len(inflight) == 0
+
+
+def test_the_first_final_event_wins(inflight: InFlight) -> None:
+    opened(inflight)
+    inflight.finished("r", Outcome(1))
+    assert inflight.finished("r", Outcome(2)) == []
+
+
+def test_the_deadline_counts_from_opening_whatever_happens_in_between(inflight: InFlight) -> None:
+    opened(inflight, timeout=10.0)
+    inflight.alive("r", now=9.0)
+    assert inflight.next_due() == 10.0
+    instructions = inflight.tick(now=10.0)
+    assert kinds(instructions) == ["Cancel", "Resolve", "Forget"]
+    assert isinstance(error_of(instructions), DeliveryTimeoutError)
+
+
+@pytest.mark.parametrize(
+    ("progress", "words"),
+    [("submitting", "not accepted it yet"), ("submitted", "no worker has started it"), ("running", "not finished")],
+)
+def test_a_timeout_says_how_far_the_run_got(inflight: InFlight, progress: str, words: str) -> None:
+    inflight.open("r", RunPolicy(timeout=1.0), label="Task 'report'", now=0.0)
+    if progress != "submitting":
+        inflight.taken("r")
+    if progress == "running":
+        inflight.alive("r", now=0.5)
+    message = str(error_of(inflight.tick(now=1.0)))
+    assert message.startswith("Task 'report' did not complete within its delivery_timeout of 1 s")
+    assert words in message
+
+
+def test_a_run_that_is_queued_longer_than_its_heartbeat_lives(inflight: InFlight) -> None:
+    opened(inflight, heartbeat=2.0)
+    assert inflight.next_due() is None
+
+
+def test_the_heartbeat_clock_starts_with_the_run(inflight: InFlight) -> None:
+    opened(inflight, heartbeat=2.0)
+    inflight.alive("r", now=100.0)
+    assert inflight.tick(now=101.9) == []
+    error = error_of(inflight.tick(now=102.0))
+    assert isinstance(error, DeliveryTimeoutError)
+    assert "delivery_heartbeat_seconds of 2 s" in str(error)
+
+
+def test_each_sign_of_life_starts_the_heartbeat_clock_again(inflight: InFlight) -> None:
+    opened(inflight, heartbeat=2.0)
+    for second in range(20):
+        inflight.alive("r", now=float(second))
+        assert inflight.tick(now=float(second)) == []
+    assert inflight.tick(now=20.5) == []
+    assert error_of(inflight.tick(now=21.0))
+
+
+def test_a_worker_that_announced_heartbeats_is_lost_after_four_thirds_of_its_lease(inflight: InFlight) -> None:
+    opened(inflight)
+    inflight.alive("r", now=0.0, lease=30.0)
+    assert inflight.tick(now=39.0) == []
+    assert "promised one every 30 s" in str(error_of(inflight.tick(now=40.0)))
+
+
+def test_a_worker_that_never_announced_heartbeats_may_be_silent(inflight: InFlight) -> None:
+    opened(inflight)
+    inflight.alive("r", now=0.0)
+    assert inflight.next_due() is None
+
+
+def test_the_announcement_of_the_start_holds_for_later_beats_without_one(inflight: InFlight) -> None:
+    opened(inflight)
+    inflight.alive("r", now=0.0, lease=30.0)
+    inflight.alive("r", now=10.0)
+    assert inflight.next_due() == 40.0
+    assert inflight.tick(now=40.0) == []
+    assert inflight.next_due() == 50.0
+
+
+def test_the_stated_heartbeat_takes_the_place_of_the_lease(inflight: InFlight) -> None:
+    opened(inflight, heartbeat=2.0)
+    inflight.alive("r", now=0.0, lease=30.0)
+    assert inflight.next_due() == 2.0
+
+
+def test_a_stalled_loop_is_no_silent_worker(inflight: InFlight) -> None:
+    opened(inflight, heartbeat=2.0)
+    inflight.alive("r", now=0.0)
+    assert inflight.tick(now=60.0) == []
+    assert inflight.next_due() == 62.0
+    assert error_of(inflight.tick(now=62.0))
+
+
+def test_a_stalled_loop_is_no_lost_job(inflight: InFlight) -> None:
+    opened(inflight)
+    inflight.reported("r", GONE, now=0.0)
+    assert inflight.tick(now=60.0) == []
+    assert inflight.finished("r", Outcome(42)) == [Resolve("r", Outcome(42)), Forget("r")]
+
+
+def test_a_dead_job_fails_its_task_after_the_grace_with_what_the_backend_said(inflight: InFlight) -> None:
+    opened(inflight, grace=5.0)
+    inflight.reported("r", JobState("failed", exit_code=137, reason="OOMKilled"), now=10.0)
+    assert inflight.tick(now=14.9) == []
+    error = error_of(inflight.tick(now=15.0))
+    assert isinstance(error, DeliveryOrphanedError)
+    assert (error.state, error.exit_code, error.reason) == ("failed", 137, "OOMKilled")
+    assert "exit code 137: OOMKilled" in str(error)
+
+
+def test_repeated_reports_do_not_prolong_the_grace(inflight: InFlight) -> None:
+    opened(inflight, grace=5.0)
+    for second in range(5):
+        inflight.reported("r", GONE, now=float(second))
+    assert inflight.next_due() == 5.0
+
+
+@pytest.mark.parametrize("news", ["beat", "state"])
+def test_news_of_a_living_job_ends_the_grace(inflight: InFlight, news: str) -> None:
+    opened(inflight)
+    inflight.reported("r", GONE, now=0.0)
+    if news == "beat":
+        inflight.alive("r", now=1.0)
+    else:
+        inflight.reported("r", JobState("running"), now=1.0)
+    assert inflight.tick(now=100.0) == []
+    assert "r" in inflight
+
+
+def test_a_result_within_the_grace_counts(inflight: InFlight) -> None:
+    opened(inflight)
+    inflight.reported("r", JobState("finished"), now=0.0)
+    assert resolution(inflight.finished("r", Outcome(42))) == Outcome(42)
+
+
+def test_a_cancel_is_confirmed_by_the_final_event_and_keeps_its_reason(inflight: InFlight) -> None:
+    opened(inflight, ack=5.0)
+    reason = GivenUp()
+    assert inflight.abandon("r", reason, now=1.0) == [Cancel("r")]
+    assert inflight.awaits_confirmation()
+    assert inflight.finished("r", Outcome(42)) == [Resolve("r", Outcome(error=reason)), Forget("r")]
+
+
+def test_a_cancel_is_confirmed_by_the_backend_s_word(inflight: InFlight) -> None:
+    opened(inflight, ack=5.0)
+    reason = GivenUp()
+    inflight.abandon("r", reason, now=1.0)
+    assert inflight.reported("r", JobState("running"), now=2.0) == []
+    assert inflight.reported("r", JobState("cancelled"), now=3.0) == [Resolve("r", Outcome(error=reason)), Forget("r")]
+
+
+def test_an_unconfirmed_cancel_ends_after_its_bound_and_says_so(inflight: InFlight) -> None:
+    opened(inflight, ack=5.0, timeout=10.0)
+    assert inflight.tick(now=10.0) == [Cancel("r")]
+    assert inflight.tick(now=14.9) == []
+    error = error_of(inflight.tick(now=15.0))
+    assert isinstance(error, DeliveryTimeoutError)
+    assert "Nothing confirmed within 5 s" in error.__notes__[0]
+
+
+def test_a_cancel_of_a_dead_job_needs_no_confirmation(inflight: InFlight) -> None:
+    opened(inflight, ack=5.0)
+    inflight.reported("r", GONE, now=0.0)
+    assert kinds(inflight.tick(now=5.0)) == ["Cancel", "Resolve", "Forget"]
+
+
+def test_the_policy_fail_leaves_the_backend_alone(inflight: InFlight) -> None:
+    opened(inflight, orphan="fail", ack=5.0)
+    assert kinds(inflight.abandon("r", GivenUp(), now=0.0)) == ["Resolve", "Forget"]
+
+
+def test_the_policy_detach_does_not_even_close_the_door(inflight: InFlight) -> None:
+    opened(inflight, orphan="detach", ack=5.0)
+    assert kinds(inflight.abandon("r", GivenUp(), now=0.0)) == ["Resolve"]
+
+
+def test_a_lost_run_is_requeued_once_under_a_new_id_after_its_cancel(inflight: InFlight) -> None:
+    opened(inflight, orphan="requeue", heartbeat=2.0)
+    inflight.alive("r", now=0.0)
+    assert inflight.tick(now=2.0) == [Cancel("r"), Forget("r"), Submit("r", "r-again", replaces="r")]
+    assert inflight.finished("r", Outcome("late")) == []
+    assert inflight.next_due() is None
+    inflight.alive("r-again", now=3.0)
+    assert isinstance(error_of(inflight.tick(now=5.0)), DeliveryTimeoutError)
+
+
+def test_a_requeued_run_keeps_the_ticket_and_its_deadline(inflight: InFlight) -> None:
+    opened(inflight, orphan="requeue", timeout=10.0)
+    inflight.reported("r", GONE, now=0.0)
+    inflight.tick(now=5.0)
+    assert inflight.ticket_of("r-again") == "r"
+    assert inflight.next_due() == 10.0
+    assert kinds(inflight.tick(now=10.0)) == ["Cancel", "Resolve", "Forget"]
+
+
+def test_a_run_that_its_weave_gives_up_is_not_requeued(inflight: InFlight) -> None:
+    opened(inflight, orphan="requeue")
+    assert kinds(inflight.abandon("r", GivenUp(), now=0.0)) == ["Cancel", "Resolve", "Forget"]
+
+
+def test_a_lost_executor_ends_every_run_with_its_error(inflight: InFlight) -> None:
+    error = ConnectionResetError("gone")
+    for name in ("a", "b"):
+        inflight.open(name, RunPolicy(orphan="requeue"), label=name, now=0.0)
+    instructions = inflight.executor_lost(error)
+    assert [item.outcome.error for item in instructions if isinstance(item, Resolve)] == [error, error]
+    assert len(inflight) == 0
+
+
+def test_stimuli_for_unknown_runs_change_nothing(inflight: InFlight) -> None:
+    opened(inflight)
+    assert inflight.alive("other", now=0.0) == []
+    assert inflight.finished("other", Outcome(1)) == []
+    assert inflight.reported("other", GONE, now=0.0) == []
+    assert inflight.abandon("other", GivenUp(), now=0.0) == []
+    assert inflight.broke_protocol("other", GivenUp(), now=0.0) == []
+    assert inflight.tickets() == ["r"]
+
+
+POLICIES = st.builds(
+    RunPolicy,
+    timeout=st.none() | st.sampled_from([1.0, 5.0, 20.0]),
+    heartbeat=st.none() | st.sampled_from([0.5, 3.0]),
+    ack=st.none() | st.just(2.0),
+    orphan=st.sampled_from(["fail", "cancel", "requeue", "detach"]),
+    grace=st.sampled_from([0.5, 5.0]),
+)
+STATES = st.builds(JobState, st.sampled_from(["queued", "running", "finished", "failed", "cancelled", "gone"]))
+
+
+class Deliveries(RuleBasedStateMachine):
+    """Any order of stimuli, with a punctual clock: every ticket ends exactly once, and nothing happens afterwards."""
+
+    runs = Bundle("runs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = 0
+        self.now = 0.0
+        self.inflight = InFlight(lambda ticket: self.fresh(f"{ticket}-again-"))
+        self.policies: dict[str, RunPolicy] = {}
+        self.opened_at: dict[str, float] = {}
+        self.owner: dict[str, str] = {}
+        self.submitted: Counter[str] = Counter()
+        self.cancelled: Counter[str] = Counter()
+        self.forgotten: Counter[str] = Counter()
+        self.outcomes: dict[str, Outcome] = {}
+        self.resolved_at: dict[str, float] = {}
+
+    def fresh(self, prefix: str) -> str:
+        self.names += 1
+        return f"{prefix}{self.names}"
+
+    def obey(self, instructions: Instructions) -> list[str]:
+        """Carry out instructions as a driver would, and return the runs that were submitted."""
+        submitted = []
+        for instruction in instructions:
+            match instruction:
+                case Submit(ticket, run_id, replaces):
+                    assert ticket not in self.outcomes
+                    assert replaces is None or (self.cancelled[replaces] and self.forgotten[replaces])
+                    self.owner[run_id] = ticket
+                    self.submitted[run_id] += 1
+                    submitted.append(run_id)
+                case Cancel(run_id):
+                    assert run_id in self.owner
+                    self.cancelled[run_id] += 1
+                case Forget(run_id):
+                    assert run_id not in self.inflight
+                    self.forgotten[run_id] += 1
+                case Resolve(ticket, outcome):
+                    assert ticket not in self.outcomes, "resolved twice"
+                    self.outcomes[ticket] = outcome
+                    self.resolved_at[ticket] = self.now
+        return submitted
+
+    def ended(self, run_id: str) -> bool:
+        return run_id not in self.inflight
+
+    def stimulate(self, run_id: str, instructions: Instructions, *, ended: bool) -> list[str]:
+        assert not (ended and instructions), "an ended run caused something"
+        return self.obey(instructions)
+
+    @rule(target=runs, policy=POLICIES)
+    def open(self, policy: RunPolicy) -> Any:
+        ticket = self.fresh("run-")
+        self.policies[ticket] = policy
+        self.opened_at[ticket] = self.now
+        return multiple(*self.obey(self.inflight.open(ticket, policy, label=f"Task {ticket}", now=self.now)))
+
+    @rule(run_id=runs)
+    def is_taken(self, run_id: str) -> None:
+        self.stimulate(run_id, self.inflight.taken(run_id), ended=self.ended(run_id))
+
+    @rule(run_id=runs, lease=st.none() | st.just(3.0))
+    def lives(self, run_id: str, lease: float | None) -> None:
+        ended = self.ended(run_id)
+        self.stimulate(run_id, self.inflight.alive(run_id, now=self.now, lease=lease), ended=ended)
+
+    @rule(run_id=runs, value=st.integers())
+    def ends(self, run_id: str, value: int) -> None:
+        ended = self.ended(run_id)
+        known = self.owner[run_id] in self.outcomes
+        self.stimulate(run_id, self.inflight.finished(run_id, Outcome((run_id, value))), ended=ended)
+        if not ended:
+            assert not known
+            outcome = self.outcomes[self.owner[run_id]]
+            # A value comes from the ticket's current run, or the ticket had been given up before.
+            assert outcome.value == (run_id, value) or outcome.error is not None
+
+    @rule(run_id=consumes(runs))
+    def ends_for_good(self, run_id: str) -> None:
+        ended = self.ended(run_id)
+        self.stimulate(run_id, self.inflight.finished(run_id, Outcome(run_id)), ended=ended)
+
+    @rule(run_id=runs)
+    def is_given_up(self, run_id: str) -> None:
+        ticket = self.owner[run_id]
+        known = ticket in self.outcomes
+        self.stimulate(run_id, self.inflight.abandon(ticket, GivenUp(), now=self.now), ended=known)
+
+    @rule(run_id=runs)
+    def breaks_the_protocol(self, run_id: str) -> None:
+        ended = self.ended(run_id)
+        self.stimulate(run_id, self.inflight.broke_protocol(run_id, GivenUp(), now=self.now), ended=ended)
+
+    @rule(run_id=runs, state=STATES)
+    def is_reported(self, run_id: str, state: JobState) -> None:
+        ended = self.ended(run_id)
+        self.stimulate(run_id, self.inflight.reported(run_id, state, now=self.now), ended=ended)
+
+    @rule()
+    def executor_dies(self) -> None:
+        self.obey(self.inflight.executor_lost(ConnectionResetError()))
+        assert len(self.inflight) == 0
+
+    @rule(target=runs, seconds=st.sampled_from([0.0, 0.1, 0.5, 1.0, 4.0, 30.0]))
+    def time_passes(self, seconds: float) -> Any:
+        end = self.now + seconds
+        requeued = []
+        while (due := self.inflight.next_due()) is not None and due <= end:
+            assert due >= self.now - 1e-9, "a timer lies in the past"
+            self.now = max(self.now, due)
+            requeued += self.obey(self.inflight.tick(now=self.now))
+        self.now = end
+        return multiple(*requeued)
+
+    @invariant()
+    def a_ticket_is_either_open_or_resolved(self) -> None:
+        still_open = set(self.inflight.tickets())
+        assert still_open == self.policies.keys() - self.outcomes.keys()
+
+    @invariant()
+    def no_ticket_outlives_its_deadline(self) -> None:
+        for ticket, policy in self.policies.items():
+            if policy.timeout is not None:
+                limit = self.opened_at[ticket] + policy.timeout + (policy.ack or 0.0)
+                assert self.resolved_at.get(ticket, self.now) <= limit + 1e-9
+
+    @invariant()
+    def runs_are_submitted_cancelled_and_forgotten_once(self) -> None:
+        for counter in (self.submitted, self.cancelled, self.forgotten):
+            assert all(count == 1 for count in counter.values())
+        for run_id, ticket in self.owner.items():
+            if self.policies[ticket].orphan in ("fail", "detach"):
+                assert not self.cancelled[run_id]
+
+    @invariant()
+    def a_ticket_is_requeued_once_at_most(self) -> None:
+        for ticket, count in Counter(self.owner.values()).items():
+            assert count <= (2 if self.policies[ticket].orphan == "requeue" else 1)
+
+    @invariant()
+    def every_resolved_run_is_forgotten_unless_detached(self) -> None:
+        for run_id, ticket in self.owner.items():
+            if self.ended(run_id) and self.policies[ticket].orphan != "detach":
+                assert self.forgotten[run_id]
+
+    @invariant()
+    def only_our_own_losses_and_given_errors_occur(self) -> None:
+        for outcome in self.outcomes.values():
+            assert outcome.error is None or isinstance(outcome.error, DeliveryError | GivenUp | ConnectionResetError)
+
+    def teardown(self) -> None:
+        # Whatever state was reached: once everything with a limit has run out, no timer is left for an ended run.
+        self.time_passes(1000.0)
+        for ticket in self.inflight.tickets():
+            self.obey(self.inflight.abandon(ticket, GivenUp(), now=self.now))
+        self.time_passes(10.0)
+        assert len(self.inflight) == 0
+        assert self.inflight.next_due() is None
+
+
+TestDeliveries = Deliveries.TestCase
+TestDeliveries.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
