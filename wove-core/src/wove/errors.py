@@ -25,7 +25,11 @@ Each class keeps the builtin base that users already catch (``NameError``, ``Val
     ├── EnvironmentExecutionError (RuntimeError)
     └── DeliveryError (RuntimeError)
         ├── DeliveryTimeoutError
-        └── DeliveryOrphanedError
+        ├── DeliveryOrphanedError
+        ├── EventRefusedError                   the receiver answered an event with an error
+        └── DeliveryGivenUpError                a worker could not hand over an outcome
+
+    TaskStopped (BaseException)                 stops a synchronous task from outside
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -230,6 +234,13 @@ class RemoteTraceback(WoveError):
         return f'\n"""\n{self.text.rstrip()}\n"""'
 
 
+class TaskStopped(BaseException):
+    """Raised inside a running synchronous task when its weave no longer wants it, or its worker is told to stop.
+
+    Like `KeyboardInterrupt`, it is no `Exception`: ``except Exception`` lets it pass, ``finally`` blocks run.
+    """
+
+
 class EnvironmentExecutionError(WoveError, RuntimeError):
     """An executor reported a failure that could not be raised as the original exception.
 
@@ -268,3 +279,23 @@ class DeliveryTimeoutError(DeliveryError):
 
 class DeliveryOrphanedError(DeliveryError):
     """A remote task lost its owner or its job: the backend says that it is over and no final event came."""
+
+
+class EventRefusedError(DeliveryError):
+    """The receiver of a worker's event answered with something else than success.
+
+    Attributes:
+        status: the HTTP status.
+    """
+
+    def __init__(self, message: str = "", *, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class DeliveryGivenUpError(DeliveryError):
+    """A worker could not hand the outcome of a run to its weave, for good or for longer than it may try.
+
+    The outcome is kept on the worker's host: where the backend delivers the same job again, it is handed over without
+    executing the task again.
+    """

@@ -1,0 +1,304 @@
+"""Executes one task on the worker's side and says what became of it. Every kind of worker goes through here.
+
+A `TaskExecution` turns a ``run_task`` frame into exactly one final event, whatever the task does; `final_event_bytes`
+turns that event into bytes, whatever the task returned.
+"""
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from wove.backend.failures import can_travel, normalize_exception
+from wove.backend.frames import deserialize_frame, frame_to_bytes
+from wove.backend.stopping import Interruption
+from wove.backend.threads import in_daemon_thread
+from wove.backend.types import EventFrame
+from wove.errors import PayloadTooLargeError, SerializationError, TaskStopped
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentRun:
+    """What a task may know about the run that executes it.
+
+    Attributes:
+        run_id: unique to this attempt at the task.
+        task_name: the task's name in the weave.
+        attempt: 1 for the first attempt.
+        deadline: unix seconds until which the weave waits, or None.
+        trace: trace context of the weave, e.g. ``{"traceparent": ...}``.
+    """
+
+    run_id: str
+    task_name: str
+    attempt: int = 1
+    deadline: float | None = None
+    trace: Mapping[str, str] = field(default_factory=dict)
+
+
+# Base64 characters of arguments from which unpickling would hold up an event loop noticeably.
+_LARGE = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """What a call returned is still to be awaited."""
+
+    value: Awaitable[Any]
+
+
+_current: contextvars.ContextVar[CurrentRun | None] = contextvars.ContextVar("wove_current_run", default=None)
+
+
+def current_run() -> CurrentRun | None:
+    """Return the run that this code is executed for, or None outside of a remote task."""
+    return _current.get()
+
+
+class TaskExecution:
+    """One execution of one task. Use it once: `run` or `arun`; `stop` may be called from any thread meanwhile.
+
+    Args:
+        frame: a ``run_task`` command or a payload; its callable and arguments as objects, or still pickled.
+    """
+
+    def __init__(self, frame: Mapping[str, Any]) -> None:
+        self._frame = frame
+        self._ids = {"run_id": frame["run_id"], "task_id": frame.get("task_id")}
+        self._name = str(frame.get("task_name") or frame.get("task_id") or frame["run_id"])
+        self._interruption = Interruption()
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._stop_coroutine: Callable[[], object] | None = None
+
+    def run(self) -> EventFrame:
+        """Execute the task in this thread and return its final event. Nothing that the task raises gets out.
+
+        A synchronous callable runs outside of any event loop, a coroutine in a loop of its own.
+        """
+        try:
+            function, args = self._load()
+        except BaseException as error:  # Unpickling runs the user's own code.
+            return self._failed(error, source="transport")
+        token = _current.set(self._run_info())
+        try:
+            outcome = self._called(function, args)
+            if isinstance(outcome, _Pending):
+                return _in_own_loop(self._awaited(outcome.value))
+            return outcome
+        except BaseException as error:  # Only what arrives from outside: a signal's exception, a failing loop.
+            return self._ended_by(error)
+        finally:
+            _current.reset(token)
+
+    async def arun(self) -> EventFrame:
+        """Execute the task and return its final event: a coroutine in the running loop, anything else in a thread.
+
+        Cancelling `arun` stops the task and raises `CancelledError`, unless the task catches it and returns.
+        """
+        try:
+            function, args = await self._loaded()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # Unpickling runs the user's own code.
+            return self._failed(error, source="transport")
+        token = _current.set(self._run_info())
+        try:
+            return await self._executed(function, args)
+        except asyncio.CancelledError:
+            if _is_being_cancelled():
+                self.stop()
+                raise
+            return self._cancelled()
+        finally:
+            _current.reset(token)
+
+    def stop(self) -> None:
+        """Ask the task to stop: a coroutine is cancelled, a synchronous callable interrupted (see `Interruption` for
+        what cannot be). May be repeated; after the end it does nothing.
+        """
+        with self._lock:
+            self._stopped = True
+            stop_coroutine = self._stop_coroutine
+        if stop_coroutine is None:
+            self._interruption.interrupt()
+            return
+        try:
+            stop_coroutine()
+        except RuntimeError:
+            pass  # Its loop has just been closed.
+
+    def _load(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        frame = self._frame
+        if "callable" not in frame:
+            frame = deserialize_frame({**frame, "type": "run_task"})
+        function = frame["callable"]
+        if not callable(function):
+            raise SerializationError(f"Task {self._name!r}: the callable is a {type(function).__name__}.")
+        return function, dict(frame.get("args") or {})
+
+    async def _loaded(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        if len(self._frame.get("args_pickle") or "") > _LARGE:
+            return await in_daemon_thread(self._load)
+        return self._load()
+
+    def _run_info(self) -> CurrentRun:
+        return CurrentRun(
+            run_id=str(self._frame["run_id"]),
+            task_name=self._name,
+            attempt=self._frame.get("attempt") or 1,
+            deadline=self._frame.get("deadline"),
+            trace=self._frame.get("trace") or {},
+        )
+
+    async def _executed(self, function: Callable[..., Any], args: dict[str, Any]) -> EventFrame:
+        if is_coroutine_function(function):
+            outcome: EventFrame | _Pending = _Pending(function(**args))
+        else:
+            context = contextvars.copy_context()
+            outcome = await in_daemon_thread(context.run, self._called, function, args)
+        return await self._awaited(outcome.value) if isinstance(outcome, _Pending) else outcome
+
+    def _called(self, function: Callable[..., Any], args: dict[str, Any]) -> "EventFrame | _Pending":
+        """Call the function in this thread, where `stop` can interrupt it."""
+        try:
+            try:
+                self._interruption.begin()
+                if self._stopped:
+                    return self._cancelled()
+                value = function(**args)
+            finally:
+                self._interruption.end()
+        except BaseException as error:
+            return self._ended_by(error)
+        return _Pending(value) if inspect.isawaitable(value) else self._succeeded(value)
+
+    async def _awaited(self, awaitable: Awaitable[Any]) -> EventFrame:
+        """Await what the function returned in a task of its own, which `stop` can cancel."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._event_of(awaitable))
+        with self._lock:
+            self._stop_coroutine = functools.partial(loop.call_soon_threadsafe, task.cancel)
+            stopped = self._stopped
+        if stopped:
+            task.cancel()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if _is_being_cancelled():
+                raise
+            return self._cancelled()
+        finally:
+            with self._lock:
+                self._stop_coroutine = None
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()  # It has not begun if the task was stopped at once.
+
+    async def _event_of(self, awaitable: Awaitable[Any]) -> EventFrame:
+        # Nothing but a cancellation may leave this task: SystemExit and KeyboardInterrupt would end the whole loop.
+        try:
+            return self._succeeded(await awaitable)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            return self._ended_by(error)
+
+    def _succeeded(self, value: object) -> EventFrame:
+        return {"type": "task_result", "run_id": self._ids["run_id"], "task_id": self._ids["task_id"], "result": value}
+
+    def _cancelled(self) -> EventFrame:
+        return cancelled_event(self._ids)
+
+    def _failed(self, error: BaseException, *, source: str) -> EventFrame:
+        return error_event(self._ids, error, source=source)
+
+    def _ended_by(self, error: BaseException) -> EventFrame:
+        if self._stopped or isinstance(error, TaskStopped | asyncio.CancelledError):
+            return self._cancelled()
+        return self._failed(error, source="task")
+
+
+def is_coroutine_function(function: Callable[..., Any]) -> bool:
+    """Tell whether calling something makes a coroutine: functions, methods, partials and callable objects."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def error_event(
+    ids: Mapping[str, Any], error: BaseException, *, source: str = "task", retryable: bool = False
+) -> EventFrame:
+    """Return the final event of a run that failed: always in plain words, and the exception where it can travel."""
+    event: EventFrame = {
+        "type": "task_error",
+        "run_id": ids["run_id"],
+        "task_id": ids["task_id"],
+        "error": normalize_exception(error, source=source, retryable=retryable),
+    }
+    if can_travel(error):
+        event["exception"] = error
+    return event
+
+
+def cancelled_event(ids: Mapping[str, Any]) -> EventFrame:
+    """Return the final event of a run that was stopped."""
+    return {"type": "task_cancelled", "run_id": ids["run_id"], "task_id": ids["task_id"]}
+
+
+def final_event_bytes(event: EventFrame, *, pickles: bool = True, limit: int | None = None) -> bytes:
+    """Encode a final event. What cannot travel becomes a ``task_error`` event that says so; this never raises.
+
+    Args:
+        event: what `TaskExecution` returned.
+        pickles: False sends results and errors as plain JSON values.
+        limit: the most bytes that the other side takes, where that is known.
+    """
+    try:
+        data = frame_to_bytes(event, pickles=pickles)
+    except BaseException as error:  # Pickling runs the user's own code.
+        return _fallback(event, error, pickles=pickles)
+    if limit is not None and len(data) > limit:
+        return _fallback(event, too_large(event, size=len(data), limit=limit), pickles=pickles)
+    return data
+
+
+def too_large(ids: Mapping[str, Any], *, size: int, limit: int | None) -> PayloadTooLargeError:
+    """Return the error of a task whose result the receiver does not take."""
+    return PayloadTooLargeError(
+        f"The result of task {ids['task_id'] or ids['run_id']!r}",
+        size=size,
+        limit=limit if limit is not None else size - 1,
+        advice="Raise max_event_bytes in the environment's executor_config, or store the data and return a reference.",
+    )
+
+
+def _fallback(event: EventFrame, error: BaseException, *, pickles: bool) -> bytes:
+    return frame_to_bytes(error_event(event, error), pickles=pickles)
+
+
+def _in_own_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    if not _in_running_loop():
+        return asyncio.run(coroutine)
+    # Called synchronously inside of a loop, which cannot run another one in the same thread.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
+
+
+def _in_running_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
