@@ -14,6 +14,7 @@ RANKS = {
     "options": 1,
     "helpers": 1,
     "plugins": 2,
+    "settings": 2,
     "definitions": 2,
     "runtime": 3,
     "serialization": 3,
