@@ -92,7 +92,7 @@ class UnknownEnvironmentError(ConfigurationError, NameError):
         listing = ", ".join(map(repr, self.known)) or "none"
         super().__init__(
             f"{place}no environment named {environment!r}.{did_you_mean(environment, self.known)} "
-            f"Known environments: {listing}. Define it with wove.config(environments={...})."
+            f"Known environments: {listing}. Define it with wove.config(environments={{...}})."
         )
 
 

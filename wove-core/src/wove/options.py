@@ -6,7 +6,7 @@ what it does.
 """
 
 from collections.abc import Callable, Mapping
-from math import isfinite
+from sys import float_info
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast
 
 from wove.errors import OptionError, did_you_mean
@@ -43,7 +43,7 @@ def _is_positive_count(value: object) -> bool:
 
 
 def _is_positive_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value > 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= float_info.max
 
 
 def _is_text(value: object) -> bool:
