@@ -1,0 +1,351 @@
+"""A loopback proxy between workers and the callback receiver that breaks things by a script: no chance, no clock.
+
+::
+
+    with FaultProxy(("127.0.0.1", port)) as proxy:
+        proxy.add(Fault("drop", event="task_result", times=2))
+        url = proxy.url(f"/wove/events/{token}")
+"""
+
+import asyncio
+import json
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from types import TracebackType
+from typing import Literal, Self
+
+from wove.backend.loop import IOLoop
+
+Action = Literal["drop", "delay", "answer", "duplicate", "black_hole", "lose_answer", "hold"]
+
+_LONGEST_HEAD = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What happens to requests instead of being passed on.
+
+    Attributes:
+        action: ``drop`` closes the connection unread by anyone; ``delay`` waits `seconds` first; ``answer`` gives
+            `status` without asking the receiver; ``duplicate`` passes the request on twice; ``black_hole`` swallows it
+            and never answers; ``lose_answer`` passes it on and closes the connection instead of answering; ``hold``
+            keeps it until `FaultProxy.let_go`.
+        event: the type of the events that it happens to, or None for every request.
+        times: how many requests it happens to, or None for all.
+        seconds: for ``delay``.
+        status: for ``answer``.
+        headers: for ``answer``.
+    """
+
+    action: Action
+    event: str | None = None
+    times: int | None = 1
+    seconds: float = 0.0
+    status: int = 503
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class Request:
+    """A request that came through.
+
+    Attributes:
+        method: ``POST`` or ``GET``.
+        path: as the worker sent it.
+        headers: by lower-case name.
+        body: the bytes.
+        event: the event's type; empty for a request without one.
+        run_id: the event's run; empty for a request without one.
+        statuses: what the receiver answered, once for each time that the request was passed on.
+    """
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    event: str
+    run_id: str
+    statuses: list[int]
+
+
+class FaultProxy:
+    """Passes HTTP requests on, faults permitting. Lives on a loop of its own; call its methods from any other thread.
+
+    Args:
+        target: host and port of the callback receiver.
+        host: the address to listen on.
+    """
+
+    def __init__(self, target: tuple[str, int], *, host: str = "127.0.0.1") -> None:
+        self.target = target
+        self._host = host
+        self._port = 0
+        self._changed = threading.Condition()
+        self._requests: list[Request] = []
+        self._faults: list[_Plan] = []
+        self._background = IOLoop()
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._may_go = asyncio.Event()
+        self.come_back()
+
+    # --- the script ---
+
+    def add(self, fault: Fault) -> None:
+        """Append a fault to the script. The first one that applies to a request is what happens to it."""
+        with self._changed:
+            self._faults.append(_Plan(fault, fault.times))
+
+    def clear(self) -> None:
+        """Forget all faults that have not happened yet."""
+        with self._changed:
+            self._faults.clear()
+
+    def go_away(self) -> None:
+        """Refuse connections, and break those that are open."""
+        self._do(self._stop_listening())
+
+    def come_back(self) -> None:
+        """Listen again, on the same port."""
+        self._do(self._listen())
+
+    def let_go(self) -> None:
+        """Pass on what is held, and hold nothing from now on."""
+        self._background.loop.call_soon_threadsafe(self._may_go.set)
+
+    # --- what happened ---
+
+    def url(self, path: str) -> str:
+        """Return the address of a path, as seen by workers."""
+        return f"http://{self._host}:{self._port}{path}"
+
+    def requests(self, event: str | None = None, *, run_id: str | None = None) -> list[Request]:
+        """Return the requests that arrived so far: all of them, or those of one type of event and one run."""
+        with self._changed:
+            return [
+                request
+                for request in self._requests
+                if event in (None, request.event) and run_id in (None, request.run_id)
+            ]
+
+    def wait_for(
+        self, event: str, *, run_id: str | None = None, answered: bool = False, seconds: float = 30.0
+    ) -> Request:
+        """Return the first request with an event of a type, as soon as it has arrived, or has been answered.
+
+        Raises:
+            TimeoutError: it had not after that many seconds.
+        """
+
+        def found() -> list[Request]:
+            return [one for one in self.requests(event, run_id=run_id) if one.statuses or not answered]
+
+        with self._changed:
+            if not self._changed.wait_for(lambda: bool(found()), seconds):
+                seen = ", ".join(request.event or request.method for request in self._requests) or "nothing"
+                raise TimeoutError(f"Waited {seconds:g} s for a {event!r} event. Seen so far: {seen}.")
+        return found()[0]
+
+    def send(
+        self, request: Request, *, path: str | None = None, headers: dict[str, str] | None = None, body: bytes = b""
+    ) -> int:
+        """Send a request straight to the receiver once more, changed or not, and return the status of the answer.
+
+        Args:
+            request: the original.
+            path: another path.
+            headers: other headers in place of all of the original's.
+            body: another body; its length is announced rightly.
+        """
+        content = body or request.body
+        head = dict(request.headers if headers is None else headers)
+        head["content-length"] = str(len(content))
+        connection = HTTPConnection(*self.target, timeout=10.0)
+        try:
+            connection.request(request.method, path or request.path, body=content, headers=head)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    # --- its life ---
+
+    def close(self) -> None:
+        """Stop for good."""
+        self._do(self._stop_listening())
+        self._background.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _do(self, coroutine: Coroutine[object, object, None]) -> None:
+        self._background.spawn(coroutine).result(10.0)
+
+    async def _listen(self) -> None:
+        if self._server is None:
+            self._server = await asyncio.start_server(self._accept, self._host, self._port, backlog=512)
+            self._port = self._server.sockets[0].getsockname()[1]
+
+    async def _stop_listening(self) -> None:
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        for connection in list(self._connections):
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving = asyncio.ensure_future(self._serve(reader, writer))
+        self._connections.add(serving)
+        serving.add_done_callback(self._connections.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while (request := await _read_request(reader)) is not None:
+                fault = self._arrived(request)
+                if not await self._handle(request, fault, writer):
+                    break
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # The worker hung up, or the proxy goes away.
+        finally:
+            writer.close()
+
+    def _arrived(self, request: Request) -> Fault | None:
+        with self._changed:
+            self._requests.append(request)
+            plan = next((plan for plan in self._faults if plan.applies(request)), None)
+            fault = plan.use() if plan is not None else None
+            self._changed.notify_all()
+        return fault
+
+    async def _handle(self, request: Request, fault: Fault | None, writer: asyncio.StreamWriter) -> bool:
+        """Deal with one request and tell whether the connection lives on."""
+        action = fault.action if fault is not None else None
+        if fault is None or action in ("delay", "hold", "duplicate"):
+            await self._wait(fault)
+            answer = await self._pass_on(request)
+            if action == "duplicate":
+                answer = await self._pass_on(request)
+            writer.write(answer)
+            await writer.drain()
+            return True
+        if action == "answer":
+            writer.write(_answer(fault.status, fault.headers))
+            await writer.drain()
+            return True
+        if action == "black_hole":
+            await asyncio.Event().wait()
+        if action == "lose_answer":
+            await self._pass_on(request)
+        return False
+
+    async def _wait(self, fault: Fault | None) -> None:
+        if fault is not None and fault.action == "delay":
+            await asyncio.sleep(fault.seconds)
+        elif fault is not None and fault.action == "hold":
+            await self._may_go.wait()
+
+    async def _pass_on(self, request: Request) -> bytes:
+        """Send a request to the receiver and return its answer; a receiver that is not there breaks the connection."""
+        reader, writer = await asyncio.open_connection(*self.target)
+        try:
+            writer.write(_head_of(request) + request.body)
+            await writer.drain()
+            answer = await reader.read()
+        finally:
+            writer.close()
+        if not answer:
+            raise ConnectionResetError("The receiver closed the connection.")
+        with self._changed:
+            request.statuses.append(int(answer.split(b" ", 2)[1]))
+            self._changed.notify_all()
+        return _kept_alive(answer)
+
+
+class _Plan:
+    """A fault, and how often it is still to happen."""
+
+    __slots__ = ("_fault", "_left")
+
+    def __init__(self, fault: Fault, times: int | None) -> None:
+        self._fault = fault
+        self._left = times
+
+    def applies(self, request: Request) -> bool:
+        return self._left != 0 and self._fault.event in (None, request.event)
+
+    def use(self) -> Fault:
+        if self._left is not None:
+            self._left -= 1
+        return self._fault
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Request | None:
+    first = await reader.readline()
+    if not first:
+        return None
+    method, path, _ = first.decode("latin-1").split(" ", 2)
+    headers: dict[str, str] = {}
+    while (line := await reader.readline()).strip():
+        name, _, value = line.decode("latin-1").partition(":")
+        headers[name.strip().lower()] = value.strip()
+        if len(headers) > 100:
+            raise ConnectionAbortedError("Too many headers.")
+    body = await _read_body(reader, headers)
+    event, run_id = _identity_of(body)
+    return Request(method, path, headers, body, event, run_id, [])
+
+
+async def _read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    if headers.get("transfer-encoding", "").lower() != "chunked":
+        return await reader.readexactly(int(headers.get("content-length", "0")))
+    del headers["transfer-encoding"]
+    chunks = []
+    while size := int((await reader.readline()).split(b";")[0], 16):
+        chunks.append(await reader.readexactly(size))
+        await reader.readline()
+    await reader.readline()
+    return b"".join(chunks)
+
+
+def _identity_of(body: bytes) -> tuple[str, str]:
+    # Large bodies are results; parsing 27 MB of JSON to learn that costs too much, so only their start is looked at.
+    if len(body) > _LONGEST_HEAD:
+        return "task_result", _text_after(body, b'"run_id":')
+    try:
+        frame = json.loads(body)
+    except ValueError:
+        return "", ""
+    return (str(frame.get("type", "")), str(frame.get("run_id", ""))) if isinstance(frame, dict) else ("", "")
+
+
+def _text_after(body: bytes, name: bytes) -> str:
+    for part in (body[:_LONGEST_HEAD], body[-_LONGEST_HEAD:]):
+        _, found, rest = part.partition(name)
+        if found:
+            return rest.split(b'"', 2)[1].decode("latin-1")
+    return ""
+
+
+def _head_of(request: Request) -> bytes:
+    headers = {**request.headers, "content-length": str(len(request.body)), "connection": "close"}
+    lines = [f"{request.method} {request.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def _kept_alive(answer: bytes) -> bytes:
+    head, separator, body = answer.partition(b"\r\n\r\n")
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
+    return b"\r\n".join(lines) + separator + body
+
+
+def _answer(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
+    lines = [f"HTTP/1.1 {status} Scripted", "content-length: 0", *(f"{name}: {value}" for name, value in headers)]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
