@@ -46,6 +46,7 @@ class BackendAdapter:
         poll_interval: seconds between two calls of `poll` while runs are in flight.
         capabilities: what the backend can do beyond submitting, out of `CAPABILITIES`; chooses the scenarios of the
             conformance kit.
+        limitations: for each other one of `CAPABILITIES`, a sentence that says why; the documentation shows it.
 
     Args:
         name: the executor name, e.g. ``"celery"``.
@@ -60,6 +61,7 @@ class BackendAdapter:
     max_payload_bytes: int | None = None
     poll_interval: float = 5.0
     capabilities: ClassVar[frozenset[str]] = frozenset()
+    limitations: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self, *, name: str, config: Mapping[str, Any], callback_url: str, run_config: Mapping[str, Any]
@@ -139,4 +141,6 @@ CAPABILITIES: Mapping[str, str] = {
     "detect_lost_job": "the backend reports a job that ended without a final event",
     "graceful_stop": "SIGTERM to the worker lets it report the running task",
     "max_argument_20mb": "an argument of 20 MB travels, directly or by claim check",
+    "queues_without_worker": "a task can be submitted while no worker is up, and waits for one",
+    "separate_process": "a task runs in another process than its weave, one that may die alone",
 }
