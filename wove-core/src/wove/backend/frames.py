@@ -7,10 +7,10 @@ belong to a frame's type are ever looked at. Nothing here authenticates: whoever
 
 import json
 import threading
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from wove.backend.failures import normalize_exception
 from wove.backend.types import EVENT_TYPES, FINAL_EVENTS
 from wove.errors import SerializationError, did_you_mean
 from wove.serialization import PYTHON_VERSION, decode, describe, dumps, encode, loads
@@ -105,7 +105,7 @@ def error_frame(event: Mapping[str, Any], error: BaseException) -> dict[str, Any
         "type": "task_error",
         "run_id": event["run_id"],
         "task_id": event.get("task_id"),
-        "error": _plain_error(error, source="transport"),
+        "error": normalize_exception(error, source="transport"),
     }
 
 
@@ -207,7 +207,7 @@ def _check_id(value: object, name: str, kind: str) -> None:
 def _serialize_failure(wire: dict[str, Any], *, pickles: bool) -> dict[str, Any]:
     exception = wire.pop("exception", None)
     if exception is not None:
-        wire.setdefault("error", _plain_error(exception, source="task"))
+        wire.setdefault("error", normalize_exception(exception, source="task"))
         if pickles:
             try:
                 wire["exception_pickle"] = encode(dumps(exception, what=_what("the exception", wire)))
@@ -235,7 +235,7 @@ def _deserialize_failure(frame: dict[str, Any], payload: Mapping[str, Any], *, p
             frame["exception"] = _exception(payload, pickles=pickles)
         except (SerializationError, ValueError) as error:
             # The plain error holds the original text; without one, at least the reason is known.
-            frame.setdefault("error", _plain_error(error, source="transport"))
+            frame.setdefault("error", normalize_exception(error, source="transport"))
     elif not isinstance(frame.get("exception"), BaseException):
         frame.pop("exception", None)
     if "error" not in frame and "exception" not in frame:
@@ -272,19 +272,10 @@ def _as_error_dict(error: object, payload: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(error, Mapping):
         return dict(error)
     if isinstance(error, BaseException):
-        return _plain_error(error, source="task")
+        return dict(normalize_exception(error))
     if isinstance(error, str):
         return {"kind": "Error", "message": error, "traceback": "", "retryable": False, "source": "task"}
     raise ValueError(f"The 'error' of {_whose(payload)} is not a JSON object but {type(error).__name__}.")
-
-
-def _plain_error(error: BaseException, *, source: str) -> dict[str, Any]:
-    kind, _, message = describe(error).partition(": ")
-    try:
-        text = "".join(traceback.format_exception(error))
-    except Exception:  # Formatting calls the user's own methods.
-        text = ""
-    return {"kind": kind, "message": message, "traceback": text, "retryable": False, "source": source}
 
 
 def _require_json(value: object, *, what: str) -> None:

@@ -81,18 +81,6 @@ def payload_from_b64(value: str) -> Payload:
     return cast(Payload, payload)
 
 
-def canonical_json(value: object) -> bytes:
-    """Return the one byte string of a JSON value that both sides sign: sorted keys, no spaces, ASCII.
-
-    Raises:
-        SerializationError: the value is not JSON.
-    """
-    try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise SerializationError(f"A payload holds a value that is not JSON ({describe(error)}).") from error
-
-
 def payload_size(payload: Mapping[str, Any]) -> int:
     """Return the bytes of JSON that a payload takes."""
     return len(_json(payload))
