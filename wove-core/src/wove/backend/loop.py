@@ -83,6 +83,11 @@ def io_loop() -> IOLoop:
         return _current
 
 
+def is_io_loop(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a loop is the process's background loop; does not start it."""
+    return _current is not None and _current.loop is loop
+
+
 async def on_io_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     """Await a coroutine that runs on the background loop. Cancelling the caller cancels the coroutine."""
     background = io_loop()

@@ -1,0 +1,145 @@
+"""What the network executors have in common: a session of conversations over one link."""
+
+import asyncio
+import logging
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from wove.backend.frames import frame_to_bytes
+from wove.backend.loop import is_io_loop
+from wove.backend.sharing import SharedResources
+from wove.environment.contract import EnvironmentExecutor
+from wove.environment.network_conversation import CANCEL_SECONDS, Conversation
+from wove.environment.network_link import Command, Link, TransportFailure
+from wove.environment.network_settings import NetworkSettings
+from wove.errors import did_you_mean
+from wove.serialization import require_serializer
+
+_COMMANDS = ("run_task", "cancel_task", "shutdown")
+
+logger = logging.getLogger("wove.environment")
+
+
+class NetworkExecutor(EnvironmentExecutor):
+    """Sends each run to a worker service over connections that all weaves of the process share.
+
+    A session belongs to one event loop. A subclass names its feature, reads its settings and opens its links.
+    """
+
+    feature: ClassVar[str]
+    links: ClassVar[SharedResources[NetworkSettings, Link]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+
+        async def open_link(settings: NetworkSettings) -> Link:
+            return cls.open_link(settings)
+
+        cls.links = SharedResources(open_link, lambda link: link.close())
+
+    def __init__(self) -> None:
+        # Bounded by the runs in flight: the session reads it all the time, and a run's service says little about it.
+        self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._environment = ""
+        self._link: Link | None = None
+        self._shared = False
+        self._conversations: dict[str, tuple[Conversation, asyncio.Task[None]]] = {}
+        self._cancels: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    @abstractmethod
+    def open_link(cls, settings: NetworkSettings) -> Link:
+        """Return a new link; it connects when it is needed."""
+
+    @abstractmethod
+    def read_settings(self, environment: str, config: Mapping[str, Any]) -> NetworkSettings:
+        """Check the packages and settings that the transport needs, and return the settings."""
+
+    async def start(
+        self, *, environment_name: str, environment_config: Mapping[str, Any], run_config: Mapping[str, Any]
+    ) -> None:
+        """Check the configuration and join the connections to the service. Nothing is sent before the first task.
+
+        Raises:
+            ConfigurationError: a setting is missing, unknown or wrong, or the way to the service is not safe.
+            MissingDispatchFeatureError: a package that the transport needs is not installed.
+        """
+        if self._link is not None:
+            raise RuntimeError(f"Environment {environment_name!r}: the executor has been started already.")
+        require_serializer(self.feature)
+        settings = self.read_settings(environment_name, environment_config or {})
+        # On a loop of the caller's own the connections are the session's: they cannot outlive it.
+        self._shared = is_io_loop(asyncio.get_running_loop())
+        self._link = await self.links.acquire(settings) if self._shared else self.open_link(settings)
+        self._environment = environment_name
+
+    async def send(self, frame: dict[str, Any]) -> None:
+        """Hand over one command. ``shutdown`` concerns the session alone: the service goes on serving others.
+
+        Raises:
+            RuntimeError: the session has not been started.
+            SerializationError: the callable or an argument cannot be pickled.
+            ValueError: the command's type is unknown.
+        """
+        link = self._link
+        if link is None:
+            raise RuntimeError(f"{type(self).__name__} has not been started: await start() before send().")
+        kind = frame.get("type")
+        if kind == "run_task":
+            self._begin(link, _command(frame))
+        elif kind == "cancel_task":
+            task = asyncio.create_task(self._cancel(link, _command(frame)))
+            self._cancels.add(task)
+            task.add_done_callback(self._cancels.discard)
+        elif kind != "shutdown":
+            hint = did_you_mean(str(kind), _COMMANDS)
+            raise ValueError(f"No command is of type {kind!r}.{hint} Types: {', '.join(_COMMANDS)}.")
+
+    async def recv(self) -> dict[str, Any]:
+        """Return the next event; waits until there is one.
+
+        Raises:
+            RuntimeError: the session has not been started.
+        """
+        if self._link is None:
+            raise RuntimeError(f"{type(self).__name__} has not been started: await start() before recv().")
+        return await self._inbox.get()
+
+    async def stop(self) -> None:
+        """Give up what is pending and leave the connections, which stay open for a while for the next session."""
+        link, self._link = self._link, None
+        tasks = [task for _, task in self._conversations.values()] + list(self._cancels)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if link is not None and self._shared:
+            self.links.release(link.settings)
+        elif link is not None:
+            await link.close()
+
+    def _begin(self, link: Link, command: Command) -> None:
+        conversation = Conversation(command, link, self._inbox, environment=self._environment)
+        task = asyncio.create_task(conversation.carry())
+        self._conversations[command.run_id] = (conversation, task)
+        task.add_done_callback(lambda _: self._conversations.pop(command.run_id, None))
+
+    async def _cancel(self, link: Link, command: Command) -> None:
+        conversation, task = self._conversations.get(command.run_id, (None, None))
+        if conversation is None:
+            conversation = Conversation(command, link, self._inbox, environment=self._environment)
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await link.cancel(command, conversation.hear)
+        except (TransportFailure, TimeoutError) as failure:
+            # Whoever wants to be sure waits for the run's final event; a lost cancel must not end the run.
+            logger.info(
+                "Environment %r: run %s could not be cancelled: %s.", self._environment, command.run_id, failure
+            )
+        if conversation.done and task is not None:
+            task.cancel()
+
+
+def _command(frame: dict[str, Any]) -> Command:
+    timeout = (frame.get("delivery") or {}).get("delivery_timeout")
+    return Command(frame["run_id"], frame.get("task_id"), frame_to_bytes(frame), timeout)

@@ -1,0 +1,158 @@
+"""One run's conversation with a worker service: from its command to exactly one final event."""
+
+import asyncio
+import json
+from contextlib import suppress
+from random import random
+from typing import Any
+
+from wove.backend.frames import check_frame, deserialize_event
+from wove.backend.types import FINAL_EVENTS
+from wove.environment.network_link import Command, Link, TransportFailure
+from wove.environment.network_settings import MIB
+from wove.serialization import describe
+
+# A refused connection is tried again for this long: a service that restarts is back soon, and one that is down shows.
+REACH_SECONDS = 2.0
+# A run whose connection broke is looked for again for this long, at services that keep runs for it.
+RESUME_SECONDS = 10.0
+# A service that promises a sign of life every `beat` seconds is given up after three of them. One that promises nothing
+# may be working or lost, and only time can tell; `timeout` and `delivery_timeout` say how much of it.
+SILENT_BEATS = 3
+SILENCE_SECONDS = 300.0
+CANCEL_SECONDS = 10.0
+
+# Unpickling this much, or importing what it needs, would hold up every other connection of the loop.
+_LARGE = MIB
+
+
+class Conversation:
+    """Carries one run from its command to its final event, over as many connections as that takes."""
+
+    def __init__(
+        self, command: Command, link: Link, inbox: "asyncio.Queue[dict[str, Any]]", *, environment: str
+    ) -> None:
+        self._command = command
+        self._link = link
+        self._inbox = inbox
+        self._environment = environment
+        self._heard = False
+        self._silence: asyncio.Timeout | None = None
+        self.done = False
+
+    async def carry(self) -> None:
+        """Send the command and put every event of its run into the inbox; the last one is final, whatever happens."""
+        limit = self._link.settings.timeout
+        try:
+            async with asyncio.timeout(limit):
+                await self._ask()
+            if not self.done:
+                raise TransportFailure("it ended its answer without a final event", kind="ProtocolError")
+        except TimeoutError:
+            self._fail(TransportFailure(f"it did not answer within the timeout of {limit} s", kind="TimeoutError"))
+            await self._stop_run()
+        except TransportFailure as failure:
+            self._fail(failure)
+        except Exception as error:  # Whatever goes wrong here must not leave the weave waiting.
+            self._fail(TransportFailure(describe(error), kind=type(error).__name__))
+
+    async def hear(self, frames: list[dict[str, Any]]) -> bool:
+        """Check frames and put their events into the inbox; True after the final one."""
+        self._alive()
+        self._heard = True
+        for frame in frames:
+            if self.done:
+                break
+            await self._hear(frame)
+        return self.done
+
+    async def _hear(self, frame: dict[str, Any]) -> None:
+        if frame.setdefault("run_id", self._command.run_id) != self._command.run_id:
+            raise TransportFailure("it answered with an event of another run", kind="ProtocolError")
+        if frame.get("task_id") is None:
+            frame["task_id"] = self._command.task_id
+        try:
+            kind = check_frame(frame)
+            large = sum(len(value) for value in frame.values() if isinstance(value, str)) > _LARGE
+            event = await asyncio.to_thread(deserialize_event, frame) if large else deserialize_event(frame)
+        except ValueError as error:
+            raise TransportFailure(f"its answer is no event: {error}", kind="ProtocolError") from None
+        self.done = kind in FINAL_EVENTS
+        self._inbox.put_nowait(event)
+
+    async def _ask(self) -> None:
+        loop = asyncio.get_running_loop()
+        command, pause, until = self._command, 0.1, loop.time() + REACH_SECONDS
+        while True:
+            self._heard = False
+            try:
+                await self._ask_once(command)
+                return
+            except TransportFailure as failure:
+                if self.done:
+                    return
+                if failure.stage == "final" or (failure.stage == "broken" and self._link.beat is None):
+                    raise
+                if failure.stage == "broken" and (self._heard or command is self._command):
+                    command, pause, until = self._command.attach(), 0.1, loop.time() + RESUME_SECONDS
+                if loop.time() + pause > until:
+                    raise
+            # Half of it is random, so that the runs of a broken connection do not all come back at once.
+            await asyncio.sleep(pause * (0.5 + random() / 2))
+            pause = min(pause * 2, 2.0)
+
+    async def _ask_once(self, command: Command) -> None:
+        silence = asyncio.timeout(None)
+        try:
+            async with silence:
+                self._silence = silence
+                self._alive()
+                await self._link.converse(command, self.hear, self._alive)
+        except TimeoutError as error:
+            if not silence.expired():
+                raise TransportFailure(describe(error), kind="TimeoutError", stage="broken") from None
+            raise TransportFailure(self._words_for_silence(), kind="TimeoutError", stage="broken") from None
+        finally:
+            self._silence = None
+
+    def _alive(self) -> None:
+        limit = self._silence_limit()
+        if self._silence is not None:
+            self._silence.reschedule(None if limit is None else asyncio.get_running_loop().time() + limit)
+
+    def _silence_limit(self) -> float | None:
+        if self._link.beat is not None:
+            # The service cannot be heard while it is still reading a large command.
+            return SILENT_BEATS * self._link.beat + len(self._command.body) / MIB
+        if not self._link.settings.watch_silence or self._command.delivery_timeout is not None:
+            return None
+        return SILENCE_SECONDS
+
+    def _words_for_silence(self) -> str:
+        if self._link.beat is not None:
+            return f"it has been silent for {self._silence_limit():g} s"
+        return (
+            f"it has sent nothing for {SILENCE_SECONDS:g} s. For tasks that take longer set executor_config 'timeout' to "
+            "a number of seconds or to None, or use a service that sends signs of life, as wove.services does"
+        )
+
+    def _fail(self, failure: TransportFailure) -> None:
+        if self.done:
+            return
+        self.done = True
+        error = {
+            "kind": failure.kind,
+            "message": f"Environment {self._environment!r}: {self._link.settings.address}: {failure}.",
+            "traceback": "",
+            "retryable": failure.retryable,
+            "source": "transport",
+        }
+        run = {"run_id": self._command.run_id, "task_id": self._command.task_id}
+        self._inbox.put_nowait({"type": "task_error", **run, "error": error})
+
+    async def _stop_run(self) -> None:
+        frame = {"type": "cancel_task", "run_id": self._command.run_id, "task_id": self._command.task_id}
+        command = Command(self._command.run_id, self._command.task_id, json.dumps(frame).encode("ascii"))
+        with suppress(TransportFailure, TimeoutError):
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await self._link.cancel(command, self.hear)
