@@ -15,7 +15,6 @@ RANKS = {
     "helpers": 1,
     "plugins": 2,
     "settings": 2,
-    "definitions": 2,
     "runtime": 3,
     "serialization": 3,
     "security": 3,

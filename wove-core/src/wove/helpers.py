@@ -1,8 +1,8 @@
 """Small functions for the data that flows between tasks."""
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from itertools import pairwise
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,7 +63,7 @@ def undict(mapping: Mapping[K, V]) -> list[list[K | V]]:
 @overload
 def redict(pairs: Iterable[tuple[K, V]]) -> dict[K, V]: ...
 @overload
-def redict(pairs: Iterable[Sequence[T]]) -> dict[T, T]: ...
+def redict(pairs: Iterable[Iterable[Any]]) -> dict[Any, Any]: ...
 def redict(pairs: Iterable[Any]) -> dict[Any, Any]:
     """Return the dict of ``[key, value]`` pairs; of pairs with the same key the last one counts.
 
@@ -85,7 +85,11 @@ def denone(items: Iterable[T | None]) -> list[T]:
     return [item for item in items if item is not None]
 
 
-def sync_to_async(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+@overload
+def sync_to_async(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]: ...
+@overload
+def sync_to_async(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]: ...
+def sync_to_async(function: Callable[P, Any]) -> Callable[P, Coroutine[Any, Any, Any]]:
     """Return a coroutine function that calls a synchronous function in a thread, with the caller's context variables.
 
     A coroutine function is returned as it is. Cancelling the coroutine does not stop the thread.
@@ -95,9 +99,9 @@ def sync_to_async(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T
     from inspect import iscoroutinefunction
 
     if iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
-        return cast("Callable[P, Coroutine[Any, Any, T]]", function)
+        return function
 
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    def call(*args: P.args, **kwargs: P.kwargs) -> Any:
         try:
             return function(*args, **kwargs)
         except StopIteration as error:
@@ -105,7 +109,7 @@ def sync_to_async(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T
             raise RuntimeError(f"{function!r} raised StopIteration") from error
 
     @wraps(function)
-    async def call_in_thread(*args: P.args, **kwargs: P.kwargs) -> T:
+    async def call_in_thread(*args: P.args, **kwargs: P.kwargs) -> Any:
         return await to_thread(call, *args, **kwargs)
 
     return call_in_thread

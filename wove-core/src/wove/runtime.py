@@ -92,8 +92,9 @@ class RuntimeConfig:
                 self._sources = sources
                 if self._merged is None:
                     self._merged = _merge_all([*sources.layers, *self._calls])
-                _refuse_misspelled(sources.misspelled, self._merged)
-                self._current = configuration_of(self._merged)
+                if self._current is None:
+                    _refuse_misspelled(sources.misspelled, self._merged)
+                    self._current = configuration_of(self._merged)
                 return self._current
 
     def _read(self, config_file: str | None) -> Sources:
