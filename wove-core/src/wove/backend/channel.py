@@ -1,0 +1,128 @@
+"""The worker's end of the pipes to its owner."""
+
+import os
+import select
+import sys
+import threading
+from collections.abc import Iterator
+
+from wove.backend.framing import FRAMING, FRAMING_VARIABLE, Frame, FrameDecoder, LineDecoder, hello_line, read_hello
+
+
+class Channel:
+    """Reads commands from and writes events to the process that started this one.
+
+    Reading belongs to one thread; `post`, `post_soon` and `flush` may be called from any.
+
+    Args:
+        source: the descriptor that commands come from.
+        target: the descriptor that events go to.
+        framed: the owner understands Wove's own framing. It has been greeted; JSON lines come until it greets back.
+    """
+
+    def __init__(self, source: int, target: int, *, framed: bool) -> None:
+        self.framed = framed
+        self._source = source
+        self._target = target
+        self._lock = threading.Lock()
+        self._soon: list[bytes] = []
+        self._decoder: LineDecoder | FrameDecoder = LineDecoder()
+        self._readable = select.poll()
+        self._readable.register(source, select.POLLIN)
+        if framed:
+            self.post([hello_line()])
+
+    @classmethod
+    def take_over(cls) -> "Channel":
+        """Take stdin and stdout for the protocol and put something harmless in their place: tasks read the end of a
+        file, and what they print goes to stderr.
+
+        The descriptors of the protocol are not inherited by programs that tasks start.
+        """
+        source, target = os.dup(0), os.dup(1)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        os.dup2(2, 1)
+        # Line by line, as on a terminal: what a task prints must not stay here until the worker ends.
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        # Not passed on: a worker that a task starts has another owner.
+        return cls(source, target, framed=os.environ.pop(FRAMING_VARIABLE, None) == FRAMING)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something was posted for later and has not been written."""
+        return bool(self._soon)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for bytes to read, up to `seconds`; tell whether there are any."""
+        return bool(self._readable.poll(seconds * 1000))
+
+    def receive(self) -> Iterator[Frame | bytes] | None:
+        """Wait for bytes and return the frames and lines that they complete; None when the owner has gone."""
+        try:
+            count = os.readv(self._source, [self._decoder.buffer()])
+        except OSError:
+            return None
+        if not count:
+            return None
+        self._decoder.received(count)
+        return self._decoded()
+
+    def post(self, buffers: list[bytes]) -> None:
+        """Write the buffers of one event, and before it whatever was posted for later. Waits for the owner to read.
+
+        Does nothing when the owner has gone.
+        """
+        with self._lock:
+            if self._soon:
+                buffers = [b"".join((*self._soon, buffers[0])), *buffers[1:]] if buffers else [b"".join(self._soon)]
+                self._soon = []
+            for buffer in buffers:
+                self._write(buffer)
+
+    def post_soon(self, buffers: list[bytes]) -> None:
+        """Keep the buffers of a small event until the next `post` or `flush`: one write instead of two."""
+        with self._lock:
+            self._soon.extend(buffers)
+
+    def flush(self) -> bool:
+        """Write what was posted for later; tell whether there was anything."""
+        if not self._soon:
+            return False
+        self.post([])
+        return True
+
+    def forget(self) -> None:
+        """Close the descriptors in a forked child. The child cannot post; it ends when it tries."""
+        os.close(self._source)
+        os.close(self._target)
+        self._target = -1
+
+    def _write(self, buffer: bytes) -> None:
+        if self._target < 0:
+            # A task has forked, and the child has come back from the task as if it were the worker.
+            os._exit(0)
+        view = memoryview(buffer)
+        try:
+            while view:
+                view = view[os.write(self._target, view) :]
+        except OSError:
+            pass  # The owner has gone; whoever reads commands notices, too.
+
+    def _decoded(self) -> Iterator[Frame | bytes]:
+        if isinstance(self._decoder, LineDecoder):
+            yield from self._lines(self._decoder)
+        if isinstance(self._decoder, FrameDecoder):
+            while (frame := self._decoder.take()) is not None:
+                yield frame
+
+    def _lines(self, decoder: LineDecoder) -> Iterator[Frame | bytes]:
+        while (line := decoder.take()) is not None:
+            hello = read_hello(line)
+            if hello is None:
+                yield line
+                continue
+            self._decoder = FrameDecoder(decoder.rest())
+            yield Frame(hello, b"")
+            return

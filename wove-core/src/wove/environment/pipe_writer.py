@@ -1,0 +1,90 @@
+"""Writes to a pipe without ever waiting for its reader."""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from wove.backend.framing import remaining
+
+_BUFFERS_AT_ONCE = 64
+
+
+class PipeWriter:
+    """The writing end of a pipe on the background loop. What the pipe does not take at once is kept and written later.
+
+    The queue has no bound of its own: whoever writes looks at `unsent` and holds back.
+
+    Args:
+        fd: the descriptor; the writer closes it.
+        on_empty: called when the queue has been written.
+        on_closed: called when the reader has gone.
+    """
+
+    def __init__(self, fd: int, *, on_empty: Callable[[], None], on_closed: Callable[[], None]) -> None:
+        self.unsent = 0
+        self._fd = fd
+        self._on_empty = on_empty
+        self._on_closed = on_closed
+        self._queue: deque[bytes | memoryview] = deque()
+        self._loop = asyncio.get_running_loop()
+        os.set_blocking(fd, False)
+
+    @property
+    def closed(self) -> bool:
+        return self._fd < 0
+
+    def write(self, buffers: Sequence[bytes | memoryview]) -> None:
+        """Write buffers one after the other. Does nothing when the writer is closed."""
+        if self.closed:
+            return
+        if not self._queue:
+            written = self._try(buffers)
+            if self.closed:
+                return
+            buffers = remaining(buffers, written)
+            if not buffers:
+                return
+            self._loop.add_writer(self._fd, self._continue)
+        self._queue.extend(buffers)
+        self.unsent += sum(map(len, buffers))
+
+    def close(self) -> None:
+        """Close the pipe; what has not been written is lost. Idempotent."""
+        if self.closed:
+            return
+        if self._queue:
+            self._loop.remove_writer(self._fd)
+        self._queue.clear()
+        self.unsent = 0
+        os.close(self._fd)
+        self._fd = -1
+
+    def forget(self) -> None:
+        """Close the descriptor in a forked child, whose copy of the loop is not to be touched."""
+        if not self.closed:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _try(self, buffers: Sequence[bytes | memoryview]) -> int:
+        try:
+            return os.writev(self._fd, buffers)
+        except BlockingIOError:
+            return 0
+        except OSError:  # Nobody reads any more.
+            self.close()
+            self._on_closed()
+            return 0
+
+    def _continue(self) -> None:
+        buffers = [self._queue[index] for index in range(min(len(self._queue), _BUFFERS_AT_ONCE))]
+        written = self._try(buffers)
+        if self.closed:
+            return
+        for _ in buffers:
+            self._queue.popleft()
+        self._queue.extendleft(reversed(remaining(buffers, written)))
+        self.unsent -= written
+        if not self._queue:
+            self._loop.remove_writer(self._fd)
+            self._on_empty()

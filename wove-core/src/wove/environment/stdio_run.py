@@ -1,0 +1,73 @@
+"""A run on its way through a pool of worker processes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from wove.backend.execution import cancelled_event, error_event
+from wove.backend.stdio_codec import whose
+from wove.environment.worker_command import WorkerCommand, WorkerExit
+from wove.errors import DeliveryOrphanedError
+
+
+@dataclass(slots=True, eq=False)
+class StdioRun:
+    """One run of one session.
+
+    Attributes:
+        frame: its ``run_task`` command.
+        environment: the name of the environment that sent it, for messages.
+        is_coroutine: it needs no thread of the worker.
+        deliver: takes its events; the last one is final.
+        given_up: nobody waits for it any more.
+    """
+
+    frame: dict[str, Any]
+    environment: str
+    is_coroutine: bool
+    deliver: Callable[[dict[str, Any]], None]
+    given_up: bool = False
+
+    @property
+    def run_id(self) -> str:
+        run_id: str = self.frame["run_id"]
+        return run_id
+
+    @property
+    def ids(self) -> dict[str, Any]:
+        return {"run_id": self.frame["run_id"], "task_id": self.frame.get("task_id")}
+
+    @property
+    def label(self) -> str:
+        return whose(self.frame)
+
+    def fail(self, error: BaseException, *, retryable: bool = True) -> None:
+        """End the run with an error of the executor, or with its cancellation if that was asked for."""
+        if self.given_up:
+            self.cancelled()
+        else:
+            self.deliver(dict(error_event(self.ids, error, source="executor", retryable=retryable)))
+
+    def cancelled(self) -> None:
+        """End the run: it has been stopped, or was never started."""
+        self.deliver(dict(cancelled_event(self.ids)))
+
+    def lost(self, command: WorkerCommand, end: WorkerExit) -> None:
+        """End the run: its worker process is gone."""
+        message = (
+            f"Environment {self.environment!r}: the worker process of {self.label} ({command}, pid {end.pid}) "
+            f"{end}. {end.advice()}"
+        )
+        if end.stderr:
+            message += f" Its last lines on stderr:\n{end.stderr}"
+        self.fail(DeliveryOrphanedError(message, state="failed", exit_code=end.code, reason=end.stderr or str(end)))
+
+    def shut_down(self) -> None:
+        """End the run: the worker processes are being ended on purpose."""
+        self.fail(
+            DeliveryOrphanedError(
+                f"Environment {self.environment!r}: the worker processes were ended, by wove.shutdown() or at the "
+                f"interpreter's exit, while {self.label} was running there.",
+                state="cancelled",
+            )
+        )

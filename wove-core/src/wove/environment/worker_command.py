@@ -1,0 +1,111 @@
+"""What is started as a worker process, and how such a process ended."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from wove.backend.framing import FRAMING, FRAMING_VARIABLE
+
+try:
+    from fcntl import F_SETPIPE_SZ, fcntl
+except ImportError:  # Not Linux.
+    F_SETPIPE_SZ = 0
+
+_OWN_MODULE = "wove.stdio_worker"
+
+# Linux's default is 64 KiB, which makes 20 MB cost 300 wake-ups of each side.
+_PIPE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCommand:
+    """What is started as a worker process.
+
+    Attributes:
+        argv: the program and its arguments; None for Wove's own worker.
+        env: variables on top of this process's own.
+        cwd: its working directory; None for this process's.
+    """
+
+    argv: tuple[str, ...] | None = None
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str | None = None
+
+    def __str__(self) -> str:
+        return shlex.join(self.argv) if self.argv else f"python -m {_OWN_MODULE}"
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start the process with three pipes. Takes a few milliseconds.
+
+        Raises:
+            OSError: the program or the directory does not exist or may not be used.
+        """
+        process = subprocess.Popen(
+            self.argv or (sys.executable, "-m", _OWN_MODULE),
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self.cwd,
+            env={**os.environ, FRAMING_VARIABLE: FRAMING, **dict(self.env)},
+            # A session of its own: Ctrl-C in a terminal is for the weave, and killing reaches the worker's children.
+            start_new_session=True,
+        )
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                _widen(stream.fileno())
+        return process
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExit:
+    """How a worker process ended.
+
+    Attributes:
+        pid: its process id.
+        code: its exit code; negative: the number of the signal that ended it, as in `subprocess`.
+        stderr: the last lines that it wrote to stderr.
+        was_ready: it said something before it ended.
+        broken: what was wrong with its output, if that is why it was ended.
+    """
+
+    pid: int
+    code: int
+    stderr: str
+    was_ready: bool
+    broken: str | None = None
+
+    def __str__(self) -> str:
+        if self.broken is not None:
+            return f"was ended because {self.broken}"
+        if self.code >= 0:
+            return f"exited with code {self.code}"
+        return f"was ended by {_signal_name(-self.code)}"
+
+    def advice(self) -> str:
+        """Return what to do about it."""
+        if not self.was_ready:
+            return "It said nothing before. Run the command in a terminal to see why."
+        if self.code == -signal.SIGKILL:
+            return "The system does that when memory runs out; see its log."
+        if self.code in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE):
+            return "Native code has crashed; set PYTHONFAULTHANDLER=1 in executor_config['env'] to see where."
+        return "The task, or code that it called, has ended the process."
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # A real-time signal has no name.
+        return f"signal {number}"
+
+
+def _widen(fd: int) -> None:
+    if F_SETPIPE_SZ:
+        try:
+            fcntl(fd, F_SETPIPE_SZ, _PIPE_BYTES)
+        except OSError:  # The user's pipes have reached the system's limit; the default works, too.
+            pass

@@ -1,0 +1,189 @@
+"""The worker process of the stdio executor: ``python -m wove.stdio_worker``.
+
+It reads one JSON frame per line on stdin and writes one per line on stdout; an owner that says hello gets Wove's own
+framing. Synchronous tasks run side by side in threads, the first of them in the main thread; coroutines share one event
+loop. The process ends when its stdin ends.
+"""
+
+import os
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+from wove.backend.channel import Channel
+from wove.backend.execution import cancelled_event, error_event
+from wove.backend.frames import check_frame, frame_from_bytes
+from wove.backend.framing import Frame
+from wove.backend.pulse import Pulse
+from wove.backend.stdio_codec import pack_event
+from wove.backend.stdio_job import Functions, Job
+from wove.backend.task_loop import TaskLoop
+from wove.backend.task_threads import TaskThreads
+from wove.backend.threads import in_daemon_thread
+from wove.backend.types import EventFrame
+
+DEFAULT_THREADS = 16
+
+# What tasks may still do when the owner has gone.
+_SECONDS_TO_GO = 0.5
+
+
+class StdioWorker:
+    """Executes what comes through a channel until its other end is closed."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._threads: TaskThreads[Job] = TaskThreads(self._execute, DEFAULT_THREADS)
+        self._loop = TaskLoop()
+        self._pulse = Pulse(beat=self._beat, flush=channel.flush, waiting=lambda: channel.has_unsent)
+        self._functions = Functions()
+        self._jobs: dict[str, Job] = {}
+        # Jobs that no thread has taken. Whoever pops one, a thread or a cancel, decides about it.
+        self._queued: dict[str, Job] = {}
+
+    def serve(self) -> None:
+        """Execute tasks, synchronous ones in the calling thread first; return when the owner has gone."""
+        self._pulse.start()
+        threading.Thread(target=self._read, name="wove-reader", daemon=True).start()
+        self._threads.work()
+        while self._jobs:  # The interpreter must not end under the threads that still work; `_read` ends the process.
+            time.sleep(_SECONDS_TO_GO)
+
+    # The reading thread.
+
+    def _read(self) -> None:
+        while True:
+            patience = self._threads.patience()
+            if patience is not None and not self._channel.wait(patience):
+                self._threads.relieve()
+                continue
+            received = self._channel.receive()
+            if received is None:
+                break
+            for message in received:
+                self._obey(message)
+        self._go()
+
+    def _go(self) -> None:
+        self._queued.clear()
+        for job in list(self._jobs.values()):
+            job.stop()
+        self._threads.close()
+        time.sleep(_SECONDS_TO_GO)
+        os._exit(0)
+
+    def _obey(self, message: Frame | bytes) -> None:
+        try:
+            frame = message.head if isinstance(message, Frame) else frame_from_bytes(message)
+            if frame.get("type") == "hello":
+                self._be_told(frame)
+                return
+            kind = check_frame(frame)
+        except ValueError as error:
+            print(f"wove.stdio_worker: {error}", file=sys.stderr)
+            return
+        if kind == "run_task":
+            self._begin(Job(frame, message if isinstance(message, Frame) else None))
+        elif kind == "cancel_task":
+            self._cancel(frame)
+        elif kind == "shutdown":
+            self._go()
+        else:
+            unknown = ValueError(f"A worker does not know the command {kind[:80]!r}.")
+            ids = {"run_id": frame["run_id"], "task_id": frame.get("task_id")}
+            self._post(error_event(ids, unknown, source="executor"))
+
+    def _be_told(self, hello: dict[str, Any]) -> None:
+        """Follow the owner's settings. They come before any task."""
+        threads, path = hello.get("threads"), hello.get("path")
+        if isinstance(threads, int):
+            self._threads.limit = threads
+        if isinstance(path, list):
+            sys.path[:] = path
+
+    def _begin(self, job: Job) -> None:
+        self._jobs[job.run_id] = job
+        if job.is_coroutine:
+            self._loop.submit(self._execute_coroutine(job))
+        else:
+            self._queued[job.run_id] = job
+            self._threads.put(job)
+
+    def _cancel(self, frame: dict[str, Any]) -> None:
+        job = self._jobs.get(frame["run_id"])
+        if job is None:
+            return
+        if self._queued.pop(job.run_id, None) is not None:
+            self._finish(job, cancelled_event(job.ids))
+        else:
+            job.stop()
+
+    # The threads that execute tasks.
+
+    def _execute(self, job: Job) -> None:
+        if self._queued.pop(job.run_id, None) is None:
+            return
+        try:
+            self._started(job)
+            event = job.prepare(self._functions)
+            if event is None and job.is_coroutine:
+                self._loop.submit(self._execute_coroutine(job))
+                return
+            self._finish(job, event or job.run())
+        except BaseException:
+            # Nothing of a task gets here. A worker that cannot say what became of a task must not go on in silence.
+            _die()
+
+    async def _execute_coroutine(self, job: Job) -> None:
+        try:
+            self._finish(job, await self._event_of(job))
+        except BaseException:
+            _die()
+
+    async def _event_of(self, job: Job) -> EventFrame:
+        failure = None
+        if not job.is_prepared:
+            self._started(job)
+            if job.loads_at_once(self._functions):
+                failure = job.prepare(self._functions)
+            else:
+                failure = await in_daemon_thread(job.prepare, self._functions)
+        return failure or await job.arun()
+
+    def _started(self, job: Job) -> None:
+        event: EventFrame = {"type": "task_started", "run_id": job.run_id, "task_id": job.ids["task_id"]}
+        self._channel.post_soon(pack_event(event, framed=self._channel.framed))
+        self._pulse.begin(job.run_id, job.heartbeat_interval)
+
+    def _finish(self, job: Job, event: EventFrame) -> None:
+        self._pulse.end(job.run_id)
+        self._jobs.pop(job.run_id, None)
+        self._post(event)
+
+    # Any thread.
+
+    def _beat(self, run_id: str) -> None:
+        job = self._jobs.get(run_id)
+        if job is not None:
+            self._post({"type": "heartbeat", "run_id": run_id, "task_id": job.ids["task_id"]})
+
+    def _post(self, event: EventFrame) -> None:
+        self._channel.post(pack_event(event, framed=self._channel.framed))
+
+
+def _die() -> None:
+    traceback.print_exc()
+    os._exit(70)
+
+
+def main() -> None:
+    """Serve the owner of this process until it closes stdin."""
+    channel = Channel.take_over()
+    os.register_at_fork(after_in_child=channel.forget)
+    StdioWorker(channel).serve()
+
+
+if __name__ == "__main__":
+    main()
