@@ -221,7 +221,7 @@ def test_the_policy_fail_leaves_the_backend_alone(inflight: InFlight) -> None:
 
 def test_the_policy_detach_does_not_even_close_the_door(inflight: InFlight) -> None:
     opened(inflight, orphan="detach", ack=5.0)
-    assert kinds(inflight.abandon("r", GivenUp(), now=0.0)) == ["Resolve"]
+    assert inflight.abandon("r", GivenUp(), now=0.0)[1:] == [Forget("r", detached=True)]
 
 
 def test_a_lost_run_is_requeued_once_under_a_new_id_after_its_cancel(inflight: InFlight) -> None:
@@ -315,8 +315,9 @@ class Deliveries(RuleBasedStateMachine):
                 case Cancel(run_id):
                     assert run_id in self.owner
                     self.cancelled[run_id] += 1
-                case Forget(run_id):
+                case Forget(run_id, detached):
                     assert run_id not in self.inflight
+                    assert not detached or self.policies[self.owner[run_id]].orphan == "detach"
                     self.forgotten[run_id] += 1
                 case Resolve(ticket, outcome):
                     assert ticket not in self.outcomes, "resolved twice"
@@ -421,10 +422,9 @@ class Deliveries(RuleBasedStateMachine):
             assert count <= (2 if self.policies[ticket].orphan == "requeue" else 1)
 
     @invariant()
-    def every_resolved_run_is_forgotten_unless_detached(self) -> None:
-        for run_id, ticket in self.owner.items():
-            if self.ended(run_id) and self.policies[ticket].orphan != "detach":
-                assert self.forgotten[run_id]
+    def every_run_that_ended_is_forgotten(self) -> None:
+        for run_id in self.owner:
+            assert self.forgotten[run_id] == self.ended(run_id)
 
     @invariant()
     def only_our_own_losses_and_given_errors_occur(self) -> None:

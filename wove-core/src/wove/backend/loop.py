@@ -24,6 +24,7 @@ class IOLoop:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._first_closers: list[Callable[[], Awaitable[None]]] = []
         self._thread = threading.Thread(target=self._run, name="wove-io", daemon=True)
         self._thread.start()
 
@@ -40,9 +41,14 @@ class IOLoop:
         """
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
-    def on_close(self, closer: Callable[[], Awaitable[None]]) -> None:
-        """Register what `shutdown` awaits, in reverse order of registration. Called on the background loop."""
-        self._closers.append(closer)
+    def on_close(self, closer: Callable[[], Awaitable[None]], *, first: bool = False) -> None:
+        """Register what `shutdown` awaits, in reverse order of registration. Called on the background loop.
+
+        Args:
+            closer: closes something.
+            first: it needs what the others close, and comes before all that are not marked so.
+        """
+        (self._first_closers if first else self._closers).append(closer)
 
     def close(self) -> None:
         """Close everything that lives on the loop, then end the thread. Takes a few seconds at the most; idempotent."""
@@ -57,7 +63,7 @@ class IOLoop:
         self._thread.join(1.0)
 
     async def _close_all(self) -> None:
-        for closer in reversed(self._closers):
+        for closer in [*reversed(self._first_closers), *reversed(self._closers)]:
             try:
                 await closer()
             except Exception:  # One closer must not keep the others from running.

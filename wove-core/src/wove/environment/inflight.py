@@ -35,9 +35,10 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Tell the executor, after any cancel, that nothing of the run is expected any more."""
+    """Nothing of the run is expected any more; once any cancel is done, the executor is told so, unless `detached`."""
 
     run_id: str
+    detached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,11 @@ class InFlight:
         """Return the ticket to which a current run belongs, or None for an unknown or replaced run."""
         run = self._runs.get(run_id)
         return None if run is None else run.ticket
+
+    def wanted(self, run_id: str) -> bool:
+        """Tell whether a run is in flight and is not being cancelled."""
+        run = self._runs.get(run_id)
+        return run is not None and run.sealed is None
 
     # Stimuli of the weave.
 
@@ -249,7 +255,7 @@ class InFlight:
     def _give_up(self, run: Run, error: BaseException, now: float) -> Instructions:
         outcome = Outcome(None, error)
         if run.policy.orphan == "detach":
-            return self._end(run, outcome)[:1]
+            return self._end(run, outcome, detached=True)
         if run.policy.orphan == "fail":
             return self._end(run, outcome)
         if run.policy.ack is None or run.report is not None:
@@ -263,6 +269,6 @@ class InFlight:
         self._arm(run)
         return [Cancel(run.run_id)]
 
-    def _end(self, run: Run, outcome: Outcome) -> Instructions:
+    def _end(self, run: Run, outcome: Outcome, *, detached: bool = False) -> Instructions:
         del self._runs[run.run_id], self._tickets[run.ticket]
-        return [Resolve(run.ticket, run.sealed or outcome), Forget(run.run_id)]
+        return [Resolve(run.ticket, run.sealed or outcome), Forget(run.run_id, detached)]
