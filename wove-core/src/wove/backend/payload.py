@@ -27,7 +27,8 @@ def build_backend_payload(frame: Mapping[str, Any], *, callback_url: str, adapte
     An idempotency key that is still a callable concerns the submitting side alone and is left out of ``delivery``.
 
     Args:
-        frame: a ``run_task`` frame with ``run_id``, ``task_id``, ``callable`` and ``args``.
+        frame: a ``run_task`` frame with ``run_id``, ``task_id``, ``callable`` and ``args``; one that also has
+            ``callable_pickle`` (from `pickled_callable`) saves pickling the callable again.
         callback_url: the URL to which the worker posts events.
         adapter: the name of the adapter that will submit it.
 
@@ -42,6 +43,7 @@ def build_backend_payload(frame: Mapping[str, Any], *, callback_url: str, adapte
         if key not in frame:
             raise ValueError(f"A run_task frame needs {key!r}; this one has: {', '.join(sorted(frame))}.")
     task_name = frame.get("task_name") or frame["task_id"]
+    callable_pickle = frame.get("callable_pickle") or pickled_callable(frame["callable"], task_name)
     return {
         "version": PAYLOAD_VERSION,
         "adapter": adapter,
@@ -49,7 +51,7 @@ def build_backend_payload(frame: Mapping[str, Any], *, callback_url: str, adapte
         "run_id": frame["run_id"],
         "task_id": frame["task_id"],
         "task_name": task_name,
-        "callable_pickle": encode(dumps(frame["callable"], what=f"the callable of task {task_name!r}")),
+        "callable_pickle": callable_pickle,
         "args_pickle": encode(dumps(dict(frame.get("args") or {}), what=f"the arguments of task {task_name!r}")),
         "delivery": _json_safe_delivery(frame.get("delivery") or {}, task_name),
         "attempt": frame.get("attempt", 1),
@@ -57,6 +59,15 @@ def build_backend_payload(frame: Mapping[str, Any], *, callback_url: str, adapte
         "trace": dict(frame.get("trace") or {}),
         "python": PYTHON_VERSION,
     }
+
+
+def pickled_callable(function: object, task_name: str) -> str:
+    """Return a task's callable as it stands in a payload.
+
+    Raises:
+        SerializationError: it cannot be pickled; the message names the task.
+    """
+    return encode(dumps(function, what=f"the callable of task {task_name!r}"))
 
 
 def payload_to_b64(payload: Mapping[str, Any]) -> str:
