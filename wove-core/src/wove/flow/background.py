@@ -1,0 +1,129 @@
+"""Weaves that go on after their block: in a thread, or in a detached process."""
+
+import asyncio
+import inspect
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from wove import serialization
+from wove.flow.doors import run_blocking
+from wove.flow.planning import Plan, configured, execute, make_plan
+from wove.flow.result import WoveResult
+from wove.flow.tasks import TaskSpec
+from wove.options import WeaveOptions
+from wove.runtime import runtime
+
+logger = logging.getLogger("wove")
+
+
+def run_in_thread(plan: Plan, result: WoveResult) -> None:
+    """Run a plan in a thread of its own and hand the result to ``on_done``.
+
+    The thread is no daemon: a program that ends waits for its background weaves.
+    """
+    threading.Thread(target=_run, args=(plan, result), name=f"wove-background-{plan.weave[:8]}").start()
+
+
+def _run(plan: Plan, result: WoveResult) -> None:
+    try:
+        run_blocking(partial(execute, plan, result), plan.context)
+    except Exception as error:  # Nobody waits for this thread, so the result must say it.
+        result.fill({run.name: run for run in plan.runs}, [*result.failures, error], error)
+    _notify(plan.options["on_done"], result)
+
+
+def _notify(on_done: Any, result: WoveResult) -> None:
+    if on_done is None:
+        return
+    try:
+        answer = on_done(result)
+        if inspect.isawaitable(answer):
+            asyncio.run(_awaited(answer))
+    except Exception:
+        logger.exception("on_done of a background weave raised.")
+
+
+async def _awaited(awaitable: Any) -> None:
+    await awaitable
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """Everything that another process needs to run a weave.
+
+    Attributes:
+        specs: the tasks.
+        values: the initial values.
+        task_options, options: what the weave was given, and its effective options.
+    """
+
+    specs: Sequence[TaskSpec]
+    values: Mapping[str, Any]
+    task_options: Mapping[str, Any]
+    options: WeaveOptions
+
+
+def run_in_process(background: Background) -> None:
+    """Start a detached process that runs a weave; it goes on when this one ends.
+
+    Raises:
+        SerializationError: a task, an initial value, ``on_done`` or an executor in the configuration cannot be pickled.
+        MissingDispatchFeatureError: cloudpickle is not installed.
+    """
+    serialization.require_serializer("weave(background=True, fork=True)")
+    what = "the weave to a background process (tasks, values, on_done and configuration)"
+    work = serialization.dumps((background, _configuration()), what=what)
+    # The file has no name any more once it is open: nobody else can read it, and nothing is left of it.
+    with tempfile.TemporaryFile() as file:
+        pickle.dump(sys.path, file)
+        file.write(work)
+        file.flush()
+        file.seek(0)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wove.flow.background"], stdin=file, start_new_session=True, close_fds=True
+        )
+    # Somebody must take note of the end, or a zombie stays for as long as this process lives.
+    threading.Thread(target=process.wait, name="wove-background-process", daemon=True).start()
+
+
+def _configuration() -> dict[str, Any]:
+    """Return what is configured here as keywords of ``wove.config``, in types that can be pickled."""
+    current = runtime.current()
+    environments = {
+        name: {**definition, "executor_config": dict(definition["executor_config"]) or None}
+        for name, definition in current.definitions.items()
+    }
+    return {
+        "default_environment": current.default_environment,
+        "environments": environments,
+        **current.task_options,
+        **current.weave_options,
+    }
+
+
+def main() -> None:
+    """Run the weave that standard input describes."""
+    with os.fdopen(os.dup(0), "rb") as file:
+        sys.path[:] = pickle.load(file)
+        background, configuration = serialization.loads(file.read(), what="a background weave")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    runtime.configure(**configuration)
+    defaults = configured(background.task_options)
+    result = WoveResult(background.options["error_mode"])
+    plan = make_plan(background.specs, background.values, defaults, background.options, copy_context())
+    _run(plan, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""From what was declared and configured to what will run: graph, effective options, environments, plugins'
+decisions.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from wove.errors import OptionError, did_you_mean
+from wove.flow.current import current_engine
+from wove.flow.engine import Engine
+from wove.flow.graph import Graph
+from wove.flow.mapping import plain_items
+from wove.flow.result import WoveResult
+from wove.flow.runner import Runner
+from wove.flow.runs import TaskRun
+from wove.flow.tasks import TaskSpec
+from wove.options import TASK_OPTIONS, WEAVE_DEFAULTS, WEAVE_OPTIONS, TaskOptions, WeaveOptions, resolve_options
+from wove.runtime import runtime
+
+if TYPE_CHECKING:
+    from wove.plugins.hooks import ActiveHooks
+    from wove.plugins.types import ExecutionPlan
+    from wove.settings.configuration import Configuration, EnvironmentSettings
+
+
+class Defaults:
+    """The options that the tasks of one weave start from, by environment.
+
+    Args:
+        configuration: what is configured.
+        given: the task options that the weave was given, ``environment`` among them.
+    """
+
+    def __init__(self, configuration: "Configuration", given: Mapping[str, object]) -> None:
+        self._configuration = configuration
+        self._given = {name: value for name, value in given.items() if name != "environment"}
+        self.environment = cast(str, given.get("environment") or configuration.default_environment)
+        self._known: dict[str, tuple[EnvironmentSettings, TaskOptions]] = {}
+
+    def of(self, environment: str, *, where: str) -> "tuple[EnvironmentSettings, TaskOptions]":
+        """Return an environment's settings and the options of a task in it that has none of its own.
+
+        Raises:
+            UnknownEnvironmentError: nothing defines it.
+        """
+        known = self._known.get(environment)
+        if known is None:
+            configuration = self._configuration
+            settings = configuration.environment(environment, where=where)
+            options = resolve_options(self._given, settings.task_options, configuration.task_options)
+            known = self._known[environment] = settings, options
+        return known
+
+    def effective(self, spec: TaskSpec) -> "tuple[EnvironmentSettings, TaskOptions]":
+        """Return the environment of a task and its complete options."""
+        if not spec.options:
+            return self.of(self.environment, where=f"Task {spec.name!r}")
+        environment = cast(str | None, spec.options.get("environment")) or self.environment
+        settings, options = self.of(environment, where=f"Task {spec.name!r}")
+        return settings, cast(TaskOptions, {**options, **spec.options})
+
+    def weave_options(self, given: Mapping[str, object]) -> WeaveOptions:
+        """Return the complete options of the weave itself: given, environment, global, built in."""
+        configuration = self._configuration
+        settings, _ = self.of(self.environment, where="weave()")
+        return cast(WeaveOptions, {**WEAVE_DEFAULTS, **configuration.weave_options, **settings.weave_options, **given})
+
+
+class Plan(NamedTuple):
+    """A weave that is ready to run."""
+
+    weave: str
+    runner: Runner
+    engine: Engine
+    runs: Sequence[TaskRun]
+    options: WeaveOptions
+    context: Context
+
+
+def split_keywords(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Separate the task options among the keywords of ``weave(...)`` from the initial values."""
+    options = {name: value for name, value in keywords.items() if name in TASK_OPTIONS}
+    return options, {name: value for name, value in keywords.items() if name not in options}
+
+
+def check_values(graph: Graph) -> None:
+    """Refuse an initial value that nobody uses and whose name looks like a misspelled option."""
+    for name in sorted(graph.unused_values()):
+        nearest = did_you_mean(name, [*TASK_OPTIONS, *WEAVE_OPTIONS])
+        if nearest:
+            raise OptionError(
+                f"weave(): no option is named {name!r}, and no task uses an initial value of that name.{nearest}"
+            )
+
+
+def make_plan(
+    specs: Sequence[TaskSpec],
+    values: Mapping[str, Any],
+    defaults: Defaults,
+    options: WeaveOptions,
+    context: Context,
+) -> Plan:
+    """Check everything that can be checked before a task runs, ask the plugins, and return what will run.
+
+    Raises:
+        UnresolvedSignatureError, CircularDependencyError, UnknownEnvironmentError, OptionError: as their names say.
+        GraphRejectedError: a plugin refused the graph.
+    """
+    from wove.plugins.manager import active_hooks
+
+    graph = Graph(specs, values)
+    check_values(graph)
+    hooks = active_hooks(debug=options["debug"])
+    weave = uuid.uuid4().hex
+    environments: dict[str, Mapping[str, Any]] = {}
+    runs: list[TaskRun] = []
+    for node in graph.nodes:
+        settings, effective = defaults.effective(node.spec)
+        if hooks.wove_task_options is not None:
+            effective = hooks.wove_task_options(
+                weave=weave, task=node.spec.name, options=effective, mapped=node.spec.mapped
+            )
+            if effective["environment"]:
+                settings, _ = defaults.of(effective["environment"], where=f"Task {node.spec.name!r}")
+        if not settings.is_local:
+            environments[settings.name] = settings.definition
+        runs.append(TaskRun(node, effective, environment=settings.name, is_local=settings.is_local, context=context))
+    _ask_plugins(hooks, weave, graph, runs, options)
+    engine = Engine(
+        weave,
+        hooks=hooks,
+        defaults=defaults,
+        environments=environments,
+        max_workers=options["max_workers"],
+        max_pending=options["max_pending"],
+        run_config=options,
+    )
+    context.run(current_engine.set, engine)
+    return Plan(weave, Runner(engine, graph, runs, values), engine, runs, options, context)
+
+
+async def execute(plan: Plan, result: WoveResult) -> None:
+    """Run a plan on the running loop and fill the result, whatever happens."""
+    try:
+        await plan.runner.run()
+    finally:
+        runs = {run.name: run for run in plan.runs}
+        result.fill(runs, plan.engine.failures, plan.runner.first_failure)
+        notify = plan.engine.hooks.wove_weave_finished
+        if notify is not None:
+            notify(weave=plan.weave, result=result, runs=runs)
+
+
+def _ask_plugins(
+    hooks: "ActiveHooks", weave: str, graph: Graph, runs: Sequence[TaskRun], options: WeaveOptions
+) -> None:
+    if hooks.wove_veto is None and hooks.wove_weave_planned is None:
+        return
+    plan = cast("ExecutionPlan", {**graph.plan(), "tasks": {run.name: _planned(run) for run in runs}})
+    if hooks.wove_veto is not None:
+        hooks.wove_veto(weave=weave, plan=plan)
+    if hooks.wove_weave_planned is not None:
+        hooks.wove_weave_planned(weave=weave, plan=plan, options=options)
+
+
+def _planned(run: TaskRun) -> dict[str, object]:
+    spec = run.node.spec
+    items = None if spec.source_name is not None else plain_items(spec.source)
+    return {
+        "sync": not spec.is_async,
+        "mapped": spec.mapped,
+        "size": None if items is None else len(items),
+        "environment": run.environment,
+        "options": run.options,
+    }
+
+
+def configured(given: Mapping[str, object]) -> Defaults:
+    """Return the defaults of a weave that starts now."""
+    return Defaults(runtime.current(), given)

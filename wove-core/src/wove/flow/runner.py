@@ -1,0 +1,242 @@
+"""Runs a graph: starts what the schedule tells it to start, and reports to the schedule what ends."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from time import perf_counter
+from typing import Any, cast
+
+from wove.flow.attempts import Call, map_over
+from wove.flow.engine import Engine
+from wove.flow.graph import Graph
+from wove.flow.runs import Outcome, TaskRun, note_where, own_failure
+from wove.flow.schedule import Schedule, TaskState
+
+
+class Runner:
+    """One execution of one graph, on the loop that `run` is awaited on.
+
+    A task without options takes the shortest way: a coroutine becomes one asyncio task, a synchronous callable one job
+    of a thread. Everything else goes through `Call` or a map.
+
+    Args:
+        engine: runs the calls.
+        graph: the tasks and their dependencies.
+        runs: a record for each task of the graph, in its order.
+        values: the initial values.
+    """
+
+    def __init__(self, engine: Engine, graph: Graph, runs: Sequence[TaskRun], values: Mapping[str, Any]) -> None:
+        self._engine = engine
+        self._hooks = engine.hooks
+        self._graph = graph
+        self._runs = list(runs)
+        self._values = values
+        self._schedule = Schedule([node.dependencies for node in graph.nodes], graph.dependents)
+        self._handles: dict[int, asyncio.Task[None]] = {}
+        self._ended: deque[tuple[TaskRun, Outcome]] = deque()
+        self._collecting = False
+        self._interrupt: KeyboardInterrupt | None = None
+
+    async def run(self) -> None:
+        """Run every task. Failures of tasks are recorded, not raised.
+
+        Raises:
+            asyncio.CancelledError: the caller was cancelled; everything has been stopped.
+            KeyboardInterrupt: it hit a task; everything has been stopped.
+            Exception: an environment could not be started; no task has run.
+        """
+        try:
+            await self._engine.open()
+            self._loop = self._engine.loop
+            self._over: asyncio.Future[None] = self._loop.create_future()
+            self._start(self._schedule.begin())
+            if not self._schedule.over:
+                await self._over
+        except BaseException:
+            await self._stop_and_settle()
+            raise
+        finally:
+            self._blame()
+            await self._engine.close()
+        if self._interrupt is not None:
+            raise self._interrupt
+
+    @property
+    def first_failure(self) -> BaseException | None:
+        """The exception of the task that failed first."""
+        failures = self._schedule.failures
+        return self._runs[failures[0]].exception if failures else None
+
+    # --- starting ---
+
+    def _start(self, ready: list[int]) -> None:
+        for index in ready:
+            run = self._runs[index]
+            run.state = TaskState.RUNNING
+            run.started = perf_counter()
+            if self._hooks.wove_task_ready is not None:
+                self._hooks.wove_task_ready(weave=self._engine.weave, task=run.name)
+            arguments = run.arguments(self._runs, self._values)
+            spec = run.node.spec
+            if spec.mapped:
+                self._spawn(run, self._mapped(run, arguments))
+            elif not (run.plain and self._engine.unobserved):
+                self._spawn(run, self._single(run, arguments))
+            elif spec.is_async:
+                self._spawn(run, self._called(run, spec.function, arguments))
+            else:
+                self._submit(run, spec.function, arguments)
+
+    def _spawn(self, run: TaskRun, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._handles[run.index] = self._loop.create_task(coroutine, context=run.context.copy())
+
+    def _submit(self, run: TaskRun, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        context = run.context.copy()
+
+        def job() -> None:
+            run.started = perf_counter()
+            try:
+                outcome: Outcome = context.run(function, **arguments), None
+            except BaseException as error:
+                outcome = None, error
+            self._ended.append((run, outcome))
+            # One wake-up of the loop serves all that ends until it is awake.
+            if not self._collecting:
+                self._collecting = True
+                self._engine.call_soon(self._collect)
+
+        self._engine.threads.submit(job)
+
+    def _collect(self) -> None:
+        self._collecting = False
+        while self._ended:
+            run, (value, failure) = self._ended.popleft()
+            if run.state is not TaskState.RUNNING:
+                continue
+            if failure is not None:
+                self._failed(run, failure)
+            elif hasattr(type(value), "__await__"):
+                self._spawn(run, self._awaited(run, value))
+            else:
+                self._finished(run, value)
+
+    async def _called(self, run: TaskRun, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        try:
+            value = await function(**arguments)
+        except BaseException as error:
+            self._failed(run, own_failure(error, run.name))
+        else:
+            self._finished(run, value)
+
+    async def _awaited(self, run: TaskRun, awaitable: Any) -> None:
+        try:
+            value = await awaitable
+        except BaseException as error:
+            self._failed(run, own_failure(error, run.name))
+        else:
+            self._finished(run, value)
+
+    async def _single(self, run: TaskRun, arguments: dict[str, Any]) -> None:
+        self._report(run, await Call(self._engine, run).outcome(arguments))
+
+    async def _mapped(self, run: TaskRun, arguments: dict[str, Any]) -> None:
+        source = run.source(self._runs, self._values)
+        self._report(run, await map_over(self._engine, run, source, arguments))
+
+    # --- ending ---
+
+    def _report(self, run: TaskRun, outcome: Outcome) -> None:
+        if outcome[1] is not None:
+            self._failed(run, outcome[1])
+        else:
+            self._finished(run, outcome[0])
+
+    def _finished(self, run: TaskRun, value: Any) -> None:
+        run.value = value
+        self._end(run, TaskState.DONE)
+        if self._hooks.wove_task_finished is not None:
+            seconds = cast(float, run.finished) - cast(float, run.started)
+            self._hooks.wove_task_finished(weave=self._engine.weave, task=run.name, seconds=seconds)
+        self._start(self._schedule.finish(run.index))
+        self._end_if_over()
+
+    def _failed(self, run: TaskRun, failure: BaseException) -> None:
+        run.exception = failure
+        self._end(run, TaskState.FAILED)
+        if not any(known is failure for known in self._engine.failures):
+            self._engine.failures.append(failure)
+        if isinstance(failure, KeyboardInterrupt) and self._interrupt is None:
+            self._interrupt = failure
+        else:
+            note_where(failure, task=run.name, environment=run.environment)
+        if self._hooks.wove_task_failed is not None:
+            self._hooks.wove_task_failed(weave=self._engine.weave, task=run.name, exception=failure)
+        self._stop(self._schedule.fail(run.index))
+        self._end_if_over()
+
+    def _cancelled(self, run: TaskRun) -> None:
+        if run.state is TaskState.RUNNING:
+            self._end(run, TaskState.CANCELLED)
+            self._stop(self._schedule.cancelled(run.index))
+            self._end_if_over()
+
+    def _end(self, run: TaskRun, state: TaskState) -> None:
+        run.finished = perf_counter()
+        run.state = state
+        self._handles.pop(run.index, None)
+
+    def _end_if_over(self) -> None:
+        if self._schedule.over and not self._over.done():
+            self._over.set_result(None)
+
+    def _stop(self, running: list[int]) -> None:
+        if not running:
+            return
+        self._engine.stop_merges()
+        in_threads = [self._runs[index] for index in running if index not in self._handles]
+        for index in running:
+            handle = self._handles.get(index)
+            if handle is not None:
+                handle.cancel()
+                handle.add_done_callback(partial(self._handle_ended, self._runs[index]))
+        if in_threads:
+            self._loop.call_later(self._engine.SETTLE_SECONDS, self._abandon, in_threads)
+
+    def _handle_ended(self, run: TaskRun, handle: "asyncio.Task[None]") -> None:
+        self._cancelled(run)
+
+    def _abandon(self, in_threads: list[TaskRun]) -> None:
+        for run in in_threads:
+            self._cancelled(run)
+
+    async def _stop_and_settle(self) -> None:
+        """Stop everything and wait until it has ended, also if the caller is cancelled once more."""
+        self._stop(self._schedule.stop())
+        if self._schedule.over:
+            return
+        self._over = self._loop.create_future()
+        while not self._over.done():
+            try:
+                await asyncio.shield(self._over)
+            except asyncio.CancelledError:
+                continue
+
+    def _blame(self) -> None:
+        """Say of each task without a result whose failure is the reason."""
+        failed = [self._runs[index] for index in self._schedule.failures]
+        for run in reversed(failed):
+            for index in self._graph.descendants(run.index):
+                self._runs[index].blamed = run
+        for run in self._runs:
+            if run.state in (TaskState.DONE, TaskState.FAILED):
+                continue
+            run.state = TaskState.CANCELLED
+            if run.blamed is not None:
+                # What needs a failed task has no other reason to be without a result.
+                run.exception = run.blamed.exception
+            elif failed:
+                run.blamed = failed[0]
+            if self._hooks.wove_task_cancelled is not None:
+                self._hooks.wove_task_cancelled(weave=self._engine.weave, task=run.name)

@@ -1,0 +1,90 @@
+"""`Weave` classes: tasks declared once, as methods, and run by ``weave(TheClass)``."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, TypeVar, Unpack, overload
+
+from wove.flow.tasks import UNMAPPED, TaskSpec, declare, is_iterable
+from wove.options import TaskOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MARK = "_wove_declaration"
+
+
+class Declaration(NamedTuple):
+    """What ``@Weave.do`` was given for one method."""
+
+    source: object
+    options: Mapping[str, object]
+
+
+class Weave:
+    """Base of classes whose methods are the tasks of a weave.
+
+    ::
+
+        class Report(Weave):
+            @Weave.do(retries=2)
+            def account(self, account_id):
+                return load_account(account_id)
+
+        with weave(Report, account_id="acct_1") as w:
+
+            @w.do
+            def summary(account):
+                return account["name"]
+
+    Subclasses inherit and override tasks. A task that is declared in the block under the name of a method overrides it,
+    and takes the options that it leaves unset from the method. Only ``weave()`` makes instances.
+    """
+
+    def __new__(cls, *args: object, **kwargs: object) -> "Weave":
+        raise TypeError(f"{cls.__name__} is run by weave({cls.__name__}), not instantiated.")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A task that leaves the process takes its instance along, and `__new__` refuses to make one.
+        return _instance, (type(self),), vars(self)
+
+    @overload
+    @staticmethod
+    def do(function: F, /) -> F: ...
+    @overload
+    @staticmethod
+    def do(source: object = ..., /, **options: Unpack[TaskOptions]) -> Callable[[F], F]: ...
+    @staticmethod
+    def do(source: Any = UNMAPPED, /, **options: Unpack[TaskOptions]) -> Any:
+        """Declare a method as a task; takes what ``@w.do`` takes."""
+        if callable(source) and not is_iterable(source):
+            return _declared(source, source=UNMAPPED, options=options)
+        return partial(_declared, source=source, options=options)
+
+
+def _declared(function: F, *, source: object, options: Mapping[str, object]) -> F:
+    setattr(function, _MARK, Declaration(source, dict(options)))
+    return function
+
+
+def _instance(template: type[Weave]) -> Weave:
+    return object.__new__(template)
+
+
+def tasks_of(template: type[Weave]) -> list[TaskSpec]:
+    """Make an instance of a `Weave` class and return its tasks, inherited ones first, in the order of definition.
+
+    A subclass may override a task by a plain method; it stays a task with the options of the one it overrides.
+
+    Raises:
+        OptionError: a task's option is unknown, misplaced or has a bad value.
+    """
+    instance = _instance(template)
+    specs: dict[str, TaskSpec] = {}
+    for cls in reversed(template.__mro__):
+        for name, function in vars(cls).items():
+            declaration: Declaration | None = getattr(function, _MARK, None)
+            if declaration is None and not (name in specs and callable(function)):
+                continue
+            source, options = declaration or (UNMAPPED, {})
+            spec = declare(name, function.__get__(instance, template), source, options)
+            specs[name] = spec.overriding(specs[name]) if name in specs else spec
+    return list(specs.values())
