@@ -44,8 +44,10 @@ _HOMES = {
     "WorkerProcess": "wove.testing.deployment",
 }
 
+_WITH_ASSERTIONS = ("conformance", "value_scenarios", "fault_scenarios", "queue_scenarios", "event_scenarios")
 # Their assertions shall explain themselves as those of any test do, so pytest has to rewrite them when it loads them.
-_REWRITTEN = ("wove.testing.adapter_conformance", "wove.testing.executor_conformance", "wove.testing.event_scenarios")
+_SUITES = {"wove.testing.adapter_conformance", "wove.testing.executor_conformance"}
+_REWRITTEN = (*_SUITES, *(f"wove.testing.{name}" for name in _WITH_ASSERTIONS))
 
 __all__ = [*_HOMES]  # noqa: PLE0604
 
@@ -54,7 +56,7 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'wove.testing' has no attribute {name!r}")
-    if home in _REWRITTEN:
+    if home in _SUITES:
         import pytest
 
         pytest.register_assert_rewrite(*_REWRITTEN)

@@ -24,6 +24,11 @@ from wove.testing.deployment import HOOKS, Deployment
 
 VARIABLE = "WOVE_CONFORMANCE_OUTCOMES"
 
+KIT_CAPABILITIES: Mapping[str, str] = {
+    **CAPABILITIES,
+    "crosses_boundary": "callables, arguments, results and exceptions are serialized",
+}
+
 F = TypeVar("F", bound=Callable[..., None])
 
 
@@ -68,7 +73,7 @@ def scenario(title: str, *, needs: str = "", hooks: str = "") -> Callable[[F], F
         hooks: names of `Deployment` methods, separated by spaces.
     """
     capabilities, methods = needs.split(), hooks.split()
-    if not CAPABILITIES.keys() >= set(capabilities) or not set(methods) <= HOOKS:
+    if not KIT_CAPABILITIES.keys() >= set(capabilities) or not set(methods) <= HOOKS:
         raise ValueError(f"Scenario {title!r} needs something that nobody can declare: {needs} {hooks}")
 
     def decorate(test: F) -> F:
@@ -94,7 +99,7 @@ def scenario(title: str, *, needs: str = "", hooks: str = "") -> Callable[[F], F
 def _check(suite: Suite, deployment: object, capabilities: list[str], methods: list[str]) -> None:
     for name in capabilities:
         if name not in suite.capabilities:
-            raise Missing(name, suite.limitations.get(name, CAPABILITIES[name]))
+            raise Missing(name, suite.limitations.get(name, KIT_CAPABILITIES[name]))
     if not methods:
         return
     if not isinstance(deployment, Deployment):

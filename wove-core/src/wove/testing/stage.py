@@ -130,8 +130,16 @@ class Journal:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
+        self._started: list[str] = []
         self._submitted: list[tuple[str, str]] = []
         self._events: list[tuple[str, str]] = []
+
+    @hookimpl
+    def wove_task_started(self, task: str) -> None:
+        """Note that an attempt begins."""
+        with self._changed:
+            self._started.append(task)
+            self._changed.notify_all()
 
     @hookimpl
     def wove_task_submitted(self, task: str, run_id: str) -> None:
@@ -151,6 +159,12 @@ class Journal:
         """Return the ids of the submitted runs of a task, in order."""
         with self._changed:
             return [run_id for name, run_id in self._submitted if name == task]
+
+    def wait_for_start(self, task: str, *, count: int = 1, seconds: float) -> None:
+        """Return as soon as that many attempts at a task have begun, wherever it runs."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._started.count(task) >= count, seconds):
+                raise TimeoutError(f"Task {task!r} did not start within {seconds:g} s.")
 
     def wait_for_submission(self, task: str, *, count: int = 1, seconds: float) -> str:
         """Return the id of the latest run of a task as soon as `count` have been submitted."""
@@ -235,9 +249,16 @@ class Stage:
         """Start a weave like `begin`, and measure on its loop how late timers fire."""
         return self._begun(Running(task, arguments, {}, measured=True))
 
-    def begin_map(self, task: Callable[..., Any], items: Sequence[Any], **arguments: Any) -> Running:
+    def begin_map(
+        self,
+        task: Callable[..., Any],
+        items: Sequence[Any],
+        options: Mapping[str, Any] | None = None,
+        /,
+        **arguments: Any,
+    ) -> Running:
         """Start a weave that maps a task over items."""
-        return self._begun(Running(task, arguments, {}, source=items))
+        return self._begun(Running(task, arguments, options or {}, source=items))
 
     def call(self, task: Callable[..., Any], options: Mapping[str, Any] | None = None, /, **arguments: Any) -> Any:
         """Run a weave with one remote task and return the task's value."""

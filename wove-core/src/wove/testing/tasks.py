@@ -82,6 +82,13 @@ def attend(board: str, label: str) -> int:
         return os.getpid()
 
 
+def attend_for(item: object, board: str, label: str) -> int:
+    """Report in for an item, block until released and return the process id."""
+    with Attendance(board, label) as attendance:
+        attendance.wait()
+        return os.getpid()
+
+
 def wait_at(board: str, label: str) -> str:
     """Report in and block until released."""
     with Attendance(board, label) as attendance:
