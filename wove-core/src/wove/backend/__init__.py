@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wove.backend.app import callback_app as callback_app
     from wove.backend.events import post_event as post_event
-    from wove.backend.execution import run_backend_payload as run_backend_payload
-    from wove.backend.execution import run_backend_payload_async as run_backend_payload_async
     from wove.backend.frames import deserialize_frame as deserialize_frame
     from wove.backend.frames import serialize_frame as serialize_frame
     from wove.backend.payload import build_backend_payload as build_backend_payload
     from wove.backend.payload import payload_from_b64 as payload_from_b64
     from wove.backend.payload import payload_to_b64 as payload_to_b64
     from wove.backend.receiver import BackendCallbackServer as BackendCallbackServer
+    from wove.backend.worker import run_backend_payload as run_backend_payload
+    from wove.backend.worker import run_backend_payload_async as run_backend_payload_async
 
 _HOMES = {
     "BackendCallbackServer": "wove.backend.receiver",
@@ -26,8 +26,8 @@ _HOMES = {
     "payload_from_b64": "wove.backend.payload",
     "payload_to_b64": "wove.backend.payload",
     "post_event": "wove.backend.events",
-    "run_backend_payload": "wove.backend.execution",
-    "run_backend_payload_async": "wove.backend.execution",
+    "run_backend_payload": "wove.backend.worker",
+    "run_backend_payload_async": "wove.backend.worker",
     "serialize_frame": "wove.backend.frames",
 }
 

@@ -1,0 +1,122 @@
+"""Calls things at their time on other threads: what keeps the heartbeats of a process going, whatever its tasks do."""
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from wove.backend.threads import LINGER_SECONDS, Job, submit
+
+# The longest that the timing thread sleeps in one go; it is woken for anything that is due before.
+_LONGEST_WAIT = 3600.0
+
+
+class Pacemaker:
+    """Times any number of beats. A beat is called on a thread of its own, never twice at once, so a slow one delays no
+    other; it returns the time of its next call, on the clock.
+
+    Starting a thread costs a no-op task more than all else, so one timing thread serves every run and stays for a
+    second after the last one.
+
+    Args:
+        clock: seconds of a monotonic clock.
+        run: runs a job on another thread.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, run: Callable[[Job], None] = submit) -> None:
+        self._clock = clock
+        self._run = run
+        self._changed = threading.Condition()
+        self._due: dict[Callable[[], float], float] = {}
+        self._again: set[Callable[[], float]] = set()
+        self._waiting_until: float | None = None
+
+    def add(self, beat: Callable[[], float], due: float) -> None:
+        """Call `beat` at the time `due` for the first time. It must not raise."""
+        with self._changed:
+            self._due[beat] = due
+            self._wake_before(due)
+
+    def remove(self, beat: Callable[[], float]) -> None:
+        """Call `beat` no more; a call that is running goes on."""
+        with self._changed:
+            self._due.pop(beat, None)
+            self._again.discard(beat)
+
+    def hasten(self, beat: Callable[[], float]) -> None:
+        """Call `beat` now, or again at once where a call is running. Nothing happens if it has been removed."""
+        with self._changed:
+            due = self._due.get(beat)
+            if due == math.inf:
+                self._again.add(beat)
+            elif due is not None:
+                self._due[beat] = -math.inf
+                self._wake_before(-math.inf)
+
+    def _wake_before(self, due: float) -> None:
+        if self._waiting_until is None:
+            self._waiting_until = -math.inf
+            self._run(self._keep_time)
+        elif due < self._waiting_until:
+            self._changed.notify()
+
+    def _keep_time(self) -> None:
+        while True:
+            with self._changed:
+                for beat in self._take_due():
+                    self._run(_Call(self, beat))
+                now = self._clock()
+                # A new run that is due later than this need not wake the thread.
+                soonest = min(self._due.values(), default=now + LINGER_SECONDS)
+                self._waiting_until = min(soonest, now + _LONGEST_WAIT)
+                self._changed.wait(max(self._waiting_until - now, 0.0))
+                if not self._due and self._clock() >= self._waiting_until:
+                    self._waiting_until = None
+                    return
+                self._waiting_until = -math.inf
+
+    def _take_due(self) -> list[Callable[[], float]]:
+        now = self._clock()
+        due = [beat for beat, time in self._due.items() if time <= now]
+        for beat in due:
+            self._due[beat] = math.inf
+        return due
+
+    def called(self, beat: Callable[[], float], due: float) -> None:
+        """Note that a call has returned, and when the next one is due."""
+        with self._changed:
+            if beat in self._again:
+                self._again.discard(beat)
+                due = -math.inf
+            if beat in self._due:
+                self._due[beat] = due
+                self._wake_before(due)
+
+
+class _Call:
+    __slots__ = ("_beat", "_pacemaker")
+
+    def __init__(self, pacemaker: Pacemaker, beat: Callable[[], float]) -> None:
+        self._pacemaker = pacemaker
+        self._beat = beat
+
+    def __call__(self) -> None:
+        self._pacemaker.called(self._beat, self._beat())
+
+
+_pacemaker = Pacemaker()
+
+
+def pacemaker() -> Pacemaker:
+    """Return the pacemaker of this process."""
+    return _pacemaker
+
+
+def _forget_after_fork() -> None:
+    # The parent's timing thread does not exist in the child.
+    global _pacemaker
+    _pacemaker = Pacemaker()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,95 @@
+"""Log records of a remote task on their way to the weave, where they appear under the logger ``wove.task.<task name>``.
+
+Forwarded are the records that a task logs at WARNING and above, to any logger, and those that it logs to ``wove.task``
+or below it, at any level that this logger lets through (INFO, unless the worker sets another). Records from threads
+that a task starts by itself are not known to be the task's, and stay.
+"""
+
+import contextvars
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+LOGGER = "wove.task"
+_LONGEST_MESSAGE = 16 * 1024
+
+Forward = Callable[[Mapping[str, Any]], None]
+
+_forward: contextvars.ContextVar[Forward | None] = contextvars.ContextVar("wove_forward_logs", default=None)
+
+
+class _ForwardingHandler(logging.Handler):
+    """Hands the records of running tasks to whoever runs them. On the root logger while there are any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._users = 0
+        self._guard = threading.Lock()
+        self._set_level = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        forward = _forward.get()
+        if forward is None or not _concerns_the_weave(record):
+            return
+        try:
+            text = self.format(record)
+        except Exception:  # The arguments of a record are the user's own objects.
+            self.handleError(record)
+            return
+        forward({"level": record.levelno, "message": text[:_LONGEST_MESSAGE], "logger": record.name})
+
+    def attach(self) -> None:
+        with self._guard:
+            self._users += 1
+            if self._users > 1:
+                return
+            logging.getLogger().addHandler(self)
+            if logging.getLogger(LOGGER).level == logging.NOTSET:
+                logging.getLogger(LOGGER).setLevel(logging.INFO)
+                self._set_level = True
+
+    def detach(self) -> None:
+        with self._guard:
+            self._users -= 1
+            if self._users:
+                return
+            logging.getLogger().removeHandler(self)
+            if self._set_level:
+                logging.getLogger(LOGGER).setLevel(logging.NOTSET)
+                self._set_level = False
+
+
+_handler = _ForwardingHandler()
+
+
+@contextmanager
+def forwarding(forward: Forward) -> Iterator[None]:
+    """Hand every log record that concerns the weave to `forward`, as the fields of a ``log`` frame, while the block
+    runs.
+
+    `forward` is called in the thread that logs and must neither wait nor raise.
+    """
+    _handler.attach()
+    token = _forward.set(forward)
+    try:
+        yield
+    finally:
+        _forward.reset(token)
+        _handler.detach()
+
+
+def _concerns_the_weave(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.name == LOGGER or record.name.startswith(f"{LOGGER}.")
+
+
+def _forget_after_fork() -> None:
+    # A forked child of a task is no run of its own; the lock may have been held by another thread.
+    global _handler
+    inherited, _handler = _handler, _ForwardingHandler()
+    logging.getLogger().removeHandler(inherited)
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

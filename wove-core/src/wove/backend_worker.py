@@ -1,0 +1,84 @@
+"""``python -m wove.backend_worker``: executes one payload, for backends that start a process for each job.
+
+The payload (base64 of JSON, as `payload_to_b64` makes it, or the JSON itself) comes from the environment variable
+``WOVE_BACKEND_PAYLOAD``, from the first argument, or with ``--stdin`` from standard input.
+
+Exit codes: 0, the weave knows the outcome (also that of a failed task) or does not want it; 64, there is no usable
+payload; 75, the outcome could not be delivered; 77, the payload's signature is missing or wrong; 78, this host's
+configuration is incomplete.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, TextIO
+
+PAYLOAD_VARIABLE = "WOVE_BACKEND_PAYLOAD"
+
+# The codes of sysexits.h.
+EXIT_USAGE = 64
+EXIT_NOT_DELIVERED = 75
+EXIT_NOT_ALLOWED = 77
+EXIT_NOT_CONFIGURED = 78
+
+_USAGE = f"Give the payload in {PAYLOAD_VARIABLE}, as the first argument, or with --stdin on standard input."
+
+
+def read_payload(arguments: Sequence[str], environ: MutableMapping[str, str], stdin: TextIO) -> Mapping[str, Any]:
+    """Return the payload of this process. It is taken out of the environment, where child processes would see its key.
+
+    Args:
+        arguments: the command line without the program.
+        environ: the environment.
+        stdin: standard input; read only with ``--stdin``.
+
+    Raises:
+        ValueError: there is none, or it is malformed.
+    """
+    from wove.backend.payload import payload_from_b64
+
+    given = environ.pop(PAYLOAD_VARIABLE, "")
+    if "--stdin" in arguments:
+        given = stdin.read()
+    elif arguments:
+        given = arguments[0]
+    given = given.strip()
+    if not given:
+        raise ValueError(f"There is no payload. {_USAGE}")
+    if not given.startswith("{"):
+        return payload_from_b64(given)
+    payload: Mapping[str, Any] = json.loads(given)
+    return payload
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Execute the payload of this process and return the exit code."""
+    from wove.errors import ConfigurationError, DeliveryError, SignatureError
+
+    try:
+        payload = read_payload(arguments, os.environ, sys.stdin)
+    except ValueError as error:
+        return _complain(EXIT_USAGE, error)
+    from wove.integrations.worker import run
+
+    try:
+        run(payload)
+    except DeliveryError as error:
+        return _complain(EXIT_NOT_DELIVERED, error)
+    except SignatureError as error:
+        return _complain(EXIT_NOT_ALLOWED, error)
+    except ConfigurationError as error:
+        return _complain(EXIT_NOT_CONFIGURED, error)
+    except ValueError as error:
+        return _complain(EXIT_USAGE, error)
+    return 0
+
+
+def _complain(code: int, error: BaseException) -> int:
+    print(f"wove.backend_worker: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
