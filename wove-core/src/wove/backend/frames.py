@@ -69,7 +69,7 @@ def deserialize_frame(payload: Mapping[str, Any], *, pickles: bool = True) -> di
             the missing module.
     """
     kind = check_frame(payload)
-    frame = {name: value for name, value in payload.items() if not name.endswith(_SUFFIX)}
+    frame = {name: value for name, value in payload.items() if name != "python" and not name.endswith(_SUFFIX)}
     if kind == "task_error":
         return _deserialize_failure(frame, payload, pickles=pickles)
     for name, words in _PICKLED.get(kind, {}).items():

@@ -51,6 +51,11 @@ class EventSignature:
     digest: str
     signatures: tuple[str, ...]
 
+    @property
+    def event_id(self) -> str:
+        """The ``webhook-id``: the same for every repetition of an event, and for no other event."""
+        return f"{self.run_id}.{self.worker_id}.{self.sequence}"
+
 
 def derive_key(secret: bytes, run_id: str) -> str:
     """Return the key of one run: a hexadecimal HMAC that tells nothing about the secret or another run's key."""
@@ -149,7 +154,7 @@ def verify_event(
     Raises:
         SignatureError: the signature is another's, or too old or too new.
     """
-    event_id = f"{signature.run_id}.{signature.worker_id}.{signature.sequence}"
+    event_id = signature.event_id
     expected = _signature(key, event_id, signature.timestamp, request, signature.digest, length)
     # Every candidate is compared, so that the time taken tells nothing.
     if not sum(hmac.compare_digest(expected, given) for given in signature.signatures):

@@ -1,0 +1,293 @@
+"""The ASGI application that workers post their events to.
+
+Everything is checked before the next thing is touched: method, token, signature, size; then the body is read, and
+compared with its digest; then it must be JSON about an open run; and only then is a value unpickled.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from email.utils import formatdate
+from typing import Any
+
+from wove.backend.bodies import (
+    DEFAULT_LIMITS,
+    Body,
+    BodyTooLarge,
+    BodyTooSlow,
+    ClientGone,
+    Receive,
+    ReceiveLimits,
+    receive_body,
+)
+from wove.backend.callback_settings import EVENTS_PATH
+from wove.backend.callbacks import RUN_OVER, Acceptance, Callback, Refusal, Run, callback_table, too_large
+from wove.backend.frames import check_frame, deserialize_event, frame_from_bytes
+from wove.backend.loop import is_io_loop, on_io_loop
+from wove.backend.runs import Arrival
+from wove.backend.signing import CLAIM_REQUEST, EVENT_REQUEST, EventSignature, read_signature, verify_event
+from wove.backend.threads import in_daemon_thread
+from wove.errors import MissingDispatchFeatureError, SignatureError
+
+try:
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+except ImportError as error:
+    raise MissingDispatchFeatureError("The callback receiver") from error
+
+Scope = Mapping[str, Any]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+# Parsing and unpickling more than this holds up an event loop noticeably.
+_LARGE = 256 * 1024
+_CHUNK = 256 * 1024
+_LONGEST_LEASE = 7 * 24 * 3600.0
+
+
+class EventEndpoint:
+    """``POST /wove/events/{token}``: takes one event of a worker.
+
+    Runs on whichever loop the server has; what changes a run happens on the background loop.
+
+    Args:
+        limits: how long a client may take.
+    """
+
+    def __init__(self, limits: ReceiveLimits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if scope["method"] != "POST":
+                raise Refusal(405, "Events are posted.")
+            callback = callback_table().find(scope["path_params"]["token"])
+            run = await self._received(callback, scope, receive)
+        except ClientGone:
+            return
+        except Refusal as refusal:
+            await _refuse(send, refusal, allow=b"POST")
+        else:
+            await _reply(send, 200, b'{"cancel": %s, "lease": %s}' % (_JSON_FLAGS[run.state.cancel], _seconds(run)))
+
+    async def _received(self, callback: Callback, scope: Scope, receive: Receive) -> Run:
+        headers = _headers(scope)
+        length = _content_length(headers)
+        signature = _read_signature(headers)
+        if signature is not None:
+            run = _signing_run(callback, signature, length=length, request=EVENT_REQUEST)
+            if run.over:
+                return _repeated(run, signature)
+        elif not callback.takes_unsigned:
+            raise Refusal(401, "Events must be signed here.")
+        limit = callback.max_bytes
+        if length is not None and length > limit:
+            raise Refusal(413, too_large(length, limit))
+        try:
+            body = await receive_body(receive, length=length, limit=limit, limits=self._limits)
+        except BodyTooLarge:
+            raise Refusal(413, too_large(None, limit)) from None
+        except BodyTooSlow:
+            raise Refusal(408, "The event took too long to arrive.") from None
+        with body:
+            return await _taken(callback, body, signature, _announced_lease(headers))
+
+
+class ClaimEndpoint:
+    """``GET /wove/events/{token}/{run_id}``: gives a worker the rest of its payload."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if scope["method"] != "GET":
+                raise Refusal(405, "The rest of a payload is fetched.")
+            claim = self._claimed(scope)
+        except Refusal as refusal:
+            await _refuse(send, refusal, allow=b"GET")
+            return
+        await _start(send, 200, len(claim), [(b"content-type", b"application/json")])
+        for start in range(0, len(claim), _CHUNK):
+            await send({"type": "http.response.body", "body": claim[start : start + _CHUNK], "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    def _claimed(self, scope: Scope) -> bytes:
+        callback = callback_table().find(scope["path_params"]["token"])
+        run_id = scope["path_params"]["run_id"]
+        signature = _read_signature(_headers(scope))
+        if signature is None or signature.run_id != run_id:
+            raise Refusal(401, "The rest of a payload is given to its own run's signature only.")
+        run = _signing_run(callback, signature, length=0, request=CLAIM_REQUEST)
+        if run.claim is None:
+            raise Refusal(404, "The payload of this run is complete.")
+        return run.claim
+
+
+def build_callback_app(limits: ReceiveLimits = DEFAULT_LIMITS) -> Starlette:
+    """Return an ASGI application with the routes of the callback protocol.
+
+    Args:
+        limits: how long a client may take.
+    """
+    app = Starlette(
+        routes=[
+            Route(f"{EVENTS_PATH}/{{token}}", EventEndpoint(limits)),
+            Route(f"{EVENTS_PATH}/{{token}}/{{run_id}}", ClaimEndpoint()),
+        ]
+    )
+    # Workers do not follow redirects: they sign what they post, and where.
+    app.router.redirect_slashes = False
+    return app
+
+
+callback_app = build_callback_app()
+"""The receiver's application, to be mounted in a server of the project's own, below any prefix.
+
+It serves the weaves of the process that it runs in. Where a server has several worker processes, each of them has its
+own weaves, and the events of one must not be routed to another.
+"""
+
+
+async def _taken(callback: Callback, body: Body, signature: EventSignature | None, lease: float | None) -> Run:
+    if signature is not None and body.digest != signature.digest:
+        raise Refusal(401, "The body is not the one that was signed.")
+    payload = await _parsed(body)
+    if signature is not None and payload["run_id"] != signature.run_id:
+        raise Refusal(401, "The event is about another run than the one that signed it.")
+    arrival = Arrival(
+        kind=payload["type"],
+        now=time.monotonic(),
+        identity=signature.event_id if signature else body.digest,
+        worker=signature.worker_id if signature else None,
+        sequence=signature.sequence if signature else 0,
+        lease=lease,
+    )
+    if is_io_loop(asyncio.get_running_loop()):
+        return await _accepted(callback, payload, arrival, body.size)
+    return await on_io_loop(_accepted(callback, payload, arrival, body.size))
+
+
+async def _parsed(body: Body) -> dict[str, Any]:
+    try:
+        if body.in_memory and body.size <= _LARGE:
+            payload = frame_from_bytes(body.read())
+        else:
+            payload = await in_daemon_thread(lambda: frame_from_bytes(body.read()))
+        check_frame(payload)
+    except ValueError as error:
+        raise Refusal(400, str(error)) from None
+    return payload
+
+
+async def _accepted(callback: Callback, payload: dict[str, Any], arrival: Arrival, size: int) -> Run:
+    """Decide on an event and pass it on if it is new. On the background loop."""
+    acceptance = callback.accept(payload, arrival, size=size)
+    if acceptance.deliver and size <= _LARGE:
+        _deliver(acceptance, deserialize_event(payload, pickles=acceptance.run.settings.pickles))
+    elif acceptance.deliver:
+        # A task of its own: the event has been accepted, so the request that brought it may be cancelled no more.
+        await asyncio.shield(acceptance.run.inbox.spawn(_deliver_large(acceptance, payload)))
+    return acceptance.run
+
+
+async def _deliver_large(acceptance: Acceptance, payload: dict[str, Any]) -> None:
+    run = acceptance.run
+    # Several at once would take their memory several times over and end no sooner.
+    async with run.inbox.unpickling:
+        _deliver(acceptance, await in_daemon_thread(lambda: deserialize_event(payload, pickles=run.settings.pickles)))
+
+
+def _deliver(acceptance: Acceptance, frame: dict[str, Any]) -> None:
+    run = acceptance.run
+    if run.state.term and frame["type"] in ("task_started", "heartbeat"):
+        frame["lease"] = run.state.term
+    run.inbox.put(frame)
+
+
+def _read_signature(headers: Mapping[str, str]) -> EventSignature | None:
+    try:
+        return read_signature(headers)
+    except SignatureError as error:
+        raise Refusal(401, str(error)) from None
+
+
+def _signing_run(callback: Callback, signature: EventSignature, *, length: int | None, request: str) -> Run:
+    """Return the run whose key signed a request."""
+    if length is None:
+        raise Refusal(401, "A signed event needs a content-length, which is a part of what is signed.")
+    run = callback.find(signature.run_id)
+    if run is None:
+        raise Refusal(410, RUN_OVER)
+    try:
+        verify_event(signature, run.key, length=length, now=time.time(), request=request)
+    except SignatureError as error:
+        raise Refusal(401, str(error)) from None
+    return run
+
+
+def _repeated(run: Run, signature: EventSignature) -> Run:
+    """Return a run that is over if this is its final event once more; its body need not be read for that."""
+    if run.state.final != signature.event_id:
+        raise Refusal(410, RUN_OVER)
+    return run
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key = name.decode("latin-1")
+        if key in headers and key == "content-length":
+            raise Refusal(400, "The request has two content-lengths.")
+        headers[key] = value.decode("latin-1")
+    return headers
+
+
+def _content_length(headers: Mapping[str, str]) -> int | None:
+    text = headers.get("content-length")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        raise Refusal(400, "The content-length is not a whole number of bytes.")
+    return int(text)
+
+
+def _announced_lease(headers: Mapping[str, str]) -> float | None:
+    text = headers.get("wove-lease")
+    if text is None:
+        return None
+    try:
+        lease = float(text)
+    except ValueError:
+        lease = 0.0
+    if not 0 < lease <= _LONGEST_LEASE:  # Not true of NaN either.
+        raise Refusal(400, "The header wove-lease must hold a positive number of seconds.")
+    return lease
+
+
+_JSON_FLAGS = {False: b"false", True: b"true"}
+
+
+def _seconds(run: Run) -> bytes:
+    return repr(float(run.state.lease)).encode()
+
+
+async def _refuse(send: Send, refusal: Refusal, *, allow: bytes) -> None:
+    headers = []
+    if refusal.status == 401:
+        # A worker whose clock is wrong signs again by this one.
+        headers.append((b"date", formatdate(usegmt=True).encode()))
+    elif refusal.status == 405:
+        headers.append((b"allow", allow))
+    elif refusal.status == 408:
+        headers.append((b"connection", b"close"))
+    elif refusal.status == 503:
+        headers.append((b"retry-after", b"1"))
+    await _reply(send, refusal.status, json.dumps({"error": str(refusal)}).encode(), headers)
+
+
+async def _reply(send: Send, status: int, content: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+    await _start(send, status, len(content), [(b"content-type", b"application/json"), *(headers or ())])
+    await send({"type": "http.response.body", "body": content})
+
+
+async def _start(send: Send, status: int, length: int, headers: list[tuple[bytes, bytes]]) -> None:
+    fields = [*headers, (b"content-length", str(length).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": fields})

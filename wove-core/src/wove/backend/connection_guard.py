@@ -1,0 +1,101 @@
+"""Drops clients that hold a connection without getting on with a request."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from wove.backend.bodies import MIB, ReceiveLimits
+
+Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
+
+# A refused body is read and thrown away, so that its sender gets to read the answer; for so many MiB at the most.
+_DISCARDED_MIB = 60.0
+
+
+class ConnectionGuard(asyncio.Protocol):
+    """Stands between a connection and uvicorn's protocol, which would wait for headers forever.
+
+    Between two requests, the first byte starts a clock; a connection whose next request has not reached the
+    application when it runs out is dropped. While the application works on a request, its own limits hold.
+
+    Args:
+        protocol: uvicorn's protocol; its ``app`` is replaced by this guard.
+        app: the application.
+        limits: how long a client may take.
+        closed: called with the guard when the connection is closed.
+    """
+
+    def __init__(
+        self, protocol: Any, app: Application, limits: ReceiveLimits, *, closed: "Callable[[ConnectionGuard], None]"
+    ) -> None:
+        self._protocol = protocol
+        self._app = app
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.BaseTransport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = closed
+        self._working = 0
+        self._allowed = limits.head_seconds
+        protocol.app = self
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        """Pass a request to the application."""
+        self._stop_clock()
+        self._working += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._working -= 1
+            self._allowed = self._limits.head_seconds + _seconds_to_discard(scope, self._limits)
+
+    @property
+    def file_descriptor(self) -> int:
+        """The connection's file descriptor; -1 when it is closed."""
+        found = None if self._transport is None else self._transport.get_extra_info("socket")
+        return -1 if found is None else int(found.fileno())
+
+    def abort(self) -> None:
+        """Drop the connection now."""
+        if isinstance(self._transport, asyncio.Transport):
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._start_clock()
+        self._protocol.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._timer is None and not self._working:
+            self._start_clock()
+        self._protocol.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        closes: bool | None = self._protocol.eof_received()
+        return closes
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_clock()
+        self._closed(self)
+        self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def _start_clock(self) -> None:
+        self._timer = self._loop.call_later(self._allowed, self.abort)
+
+    def _stop_clock(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _seconds_to_discard(scope: MutableMapping[str, Any], limits: ReceiveLimits) -> float:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and len(value) < 19:
+            return min(int(value) / MIB, _DISCARDED_MIB) * limits.body_seconds_per_mib
+    return 0.0
