@@ -81,6 +81,7 @@ class Payload(TypedDict, total=False):
     deadline: float | None
     trace: dict[str, str]
     callback_key: str
+    callback_security: str
     lease: float
     results: Literal["pickle", "json"]
     python: str

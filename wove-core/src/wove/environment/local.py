@@ -2,12 +2,13 @@
 
 import asyncio
 import inspect
-import threading
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from wove.backend.failures import normalize_exception
+from wove.backend.threads import in_daemon_thread
 from wove.environment.contract import EnvironmentExecutor
 from wove.errors import did_you_mean
 
@@ -17,43 +18,12 @@ _COMMANDS = ("run_task", "cancel_task", "shutdown")
 async def call_in_place(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     """Call a task's callable and return its result; a synchronous one does not block the loop.
 
-    A cancelled synchronous call goes on in its thread, because Python cannot stop one; nobody waits for it.
+    A cancelled synchronous call goes on in its daemon thread, because Python cannot stop one; nobody waits for it.
     """
     if inspect.iscoroutinefunction(function):
         return await function(**arguments)
-    result = await _call_in_thread(function, arguments)
+    result = await in_daemon_thread(partial(copy_context().run, function, **arguments))
     return await result if inspect.isawaitable(result) else result
-
-
-async def _call_in_thread(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-    context = copy_context()
-
-    def call() -> None:
-        outcome: tuple[Any, BaseException | None]
-        try:
-            outcome = context.run(function, **arguments), None
-        except BaseException as error:
-            outcome = None, error
-        try:
-            loop.call_soon_threadsafe(_settle, done, outcome)
-        except RuntimeError:  # The loop was closed meanwhile: nobody waits any more.
-            pass
-
-    # A daemon of its own: a call that never ends must not keep the interpreter from exiting.
-    threading.Thread(target=call, name="wove-local", daemon=True).start()
-    result, error = await done
-    if isinstance(error, StopIteration):
-        raise RuntimeError("The task raised StopIteration.") from error
-    if error is not None:
-        raise error
-    return result
-
-
-def _settle(done: "asyncio.Future[Any]", outcome: tuple[Any, BaseException | None]) -> None:
-    if not done.done():
-        done.set_result(outcome)
 
 
 class LocalEnvironmentExecutor(EnvironmentExecutor):

@@ -1,0 +1,88 @@
+"""Calls an adapter's `submit`, or `submit_many` where it has one and several payloads are ready at the same time."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wove.errors import DeliveryError
+from wove.integrations.base import BackendAdapter
+
+# While one bulk submission is on its way, the next one gathers payloads for this long.
+_GATHER_SECONDS = 0.001
+
+Submission = tuple[dict[str, Any], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    submission: Submission
+    accepted: "asyncio.Future[Any]"
+
+
+class Submitter:
+    """Submits payloads to one adapter. Lives as long as the adapter; background loop only."""
+
+    def __init__(self, adapter: BackendAdapter) -> None:
+        self._adapter = adapter
+        self._bulk = type(adapter).submit_many is not BackendAdapter.submit_many
+        # Not bounded itself: one entry per run in flight, for a moment.
+        self._pending: list[_Pending] = []
+        self._flushing: asyncio.Handle | None = None
+        self._batches: set[asyncio.Task[None]] = set()
+
+    async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> Any:
+        """Submit one payload and return the adapter's handle of it; raises what the adapter raises."""
+        if not self._bulk:
+            return await self._adapter.submit(payload, frame)
+        loop = asyncio.get_running_loop()
+        accepted = loop.create_future()
+        self._pending.append(_Pending((payload, frame), accepted))
+        if self._flushing is None:
+            later = self._batches
+            self._flushing = loop.call_later(_GATHER_SECONDS, self._flush) if later else loop.call_soon(self._flush)
+        return await accepted
+
+    async def close(self) -> None:
+        """Stop what is on its way."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+        for batch in self._batches:
+            batch.cancel()
+        if self._batches:
+            await asyncio.wait(list(self._batches), timeout=1.0)
+
+    def _flush(self) -> None:
+        self._flushing = None
+        pending, self._pending = self._pending, []
+        batch = asyncio.get_running_loop().create_task(self._submit_batch(pending))
+        self._batches.add(batch)
+        batch.add_done_callback(self._batches.discard)
+
+    async def _submit_batch(self, pending: list[_Pending]) -> None:
+        wanted = [each for each in pending if not each.accepted.done()]
+        try:
+            if len(wanted) == 1:
+                results: Sequence[Any] = [await self._adapter.submit(*wanted[0].submission)]
+            elif wanted:
+                results = await self._adapter.submit_many([each.submission for each in wanted])
+            else:
+                return
+            if len(results) != len(wanted):
+                raise DeliveryError(
+                    f"{type(self._adapter).__name__}.submit_many() returned {len(results)} results for "
+                    f"{len(wanted)} submissions; it must return one for each."
+                )
+        except asyncio.CancelledError:
+            for each in wanted:
+                each.accepted.cancel()
+            raise
+        except Exception as error:  # An adapter may raise anything.
+            results = [error] * len(wanted)
+        for each, result in zip(wanted, results, strict=True):
+            if each.accepted.done():
+                continue
+            if isinstance(result, Exception):
+                each.accepted.set_exception(result)
+            else:
+                each.accepted.set_result(result)
