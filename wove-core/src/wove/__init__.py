@@ -20,9 +20,10 @@ Every public name is resolved on first use, so that ``import wove`` loads next t
 """
 
 import sys
-from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING
+
+# Type checkers know this name; importing `typing` for it would cost more than everything else here.
+TYPE_CHECKING = False
 
 __version__ = "0.1.0"
 
@@ -94,6 +95,8 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'wove' has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(home), name)
     globals()[name] = value
     return value

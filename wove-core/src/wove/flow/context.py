@@ -151,7 +151,7 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
             raise ReservedNameError(f"Task {name!r} is already declared in this weave. Rename one of them.")
         return name
 
-    def _inherit(self, parent: type[Weave]) -> None:
+    def _inherit(self, parent: object) -> None:
         if not (isinstance(parent, type) and issubclass(parent, Weave)):
             raise TypeError(f"weave(parent): a subclass of wove.Weave is expected, not {parent!r}.")
         for spec in tasks_of(parent):

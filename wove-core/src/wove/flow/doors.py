@@ -85,8 +85,11 @@ class _Helper(threading.Thread):
 class _Termination:
     """Lets SIGTERM cancel a weave that the main thread waits for, where the program has not said what SIGTERM is to do.
 
-    Without it the process would die at once: remote tasks would run on, worker processes and files would stay.
+    Without it the process would die at once: remote tasks would run on, worker processes and files would stay. A weave
+    that is over in a moment is spared the cost: it has nothing of that kind to leave behind.
     """
+
+    _MOMENT_SECONDS = 0.02
 
     def __init__(self) -> None:
         self._received = False
@@ -95,10 +98,6 @@ class _Termination:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> "_Termination":
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, self._on_signal)
-            self._installed = True
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,8 +107,15 @@ class _Termination:
     async def watch(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
+        if threading.current_thread() is threading.main_thread():
+            self._loop.call_later(self._MOMENT_SECONDS, self._install)
         await coroutine
         self.leave()
+
+    def _install(self) -> None:
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._on_signal)
+            self._installed = True
 
     def leave(self) -> None:
         """Raise SystemExit with the shell's exit code for the signal if it came."""
