@@ -240,12 +240,18 @@ def test_a_file_cannot_replace_the_configuration_that_it_is_part_of(configuratio
         configuration.current()
 
 
-def test_a_file_may_define_dataclasses_and_leaves_no_module_behind(
+def test_a_file_may_define_dataclasses_and_leaves_no_module_behind(configuration: RuntimeConfig) -> None:
+    write("wove_config.py", "import dataclasses\n@dataclasses.dataclass\nclass Own:\n    x: 'int'\nretries = Own(3).x")
+    assert configuration.global_defaults == {"retries": 3}
+    assert "wove_config" not in sys.modules
+
+
+def test_a_module_of_the_file_s_name_is_left_alone(
     configuration: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = type(sys)("wove_config")
     monkeypatch.setitem(sys.modules, "wove_config", other)
-    write("wove_config.py", "import dataclasses\n@dataclasses.dataclass\nclass Own:\n    x: 'int'\nretries = Own(3).x")
+    write("wove_config.py", "retries = 3")
     assert configuration.global_defaults == {"retries": 3}
     assert sys.modules["wove_config"] is other
 
@@ -320,7 +326,8 @@ def test_a_mistake_in_a_file_is_named_with_the_file(configuration: RuntimeConfig
 
 def test_names_of_the_file_s_own_are_let_pass(configuration: RuntimeConfig) -> None:
     write(
-        "wove_config.py", "_timeouts = 1\nTIMEOUT = 5\nhosts = []\nfrom asyncio import timeout_at\nclass Debugs: ...\n"
+        "wove_config.py",
+        "_retries = 1\nTIMEOUT = 5\nhosts = []\nimport json as worker\ndef timeouts(): ...\nclass debugs: ...",
     )
     assert configuration.global_defaults == {}
 
