@@ -271,8 +271,10 @@ def test_an_unknown_default_environment_shows_when_it_is_needed_and_who_chose_it
     config(default_environment="reprots", environments={"reports": {"executor": "stdio"}})
     assert configuration.resolve_environment_name("reports") == "reports"
     expected = r"default_environment \(wove.config\(...\)\): no environment named 'reprots'. Did you mean 'reports'\?"
-    with pytest.raises(UnknownEnvironmentError, match=expected):
+    with pytest.raises(UnknownEnvironmentError, match=f"^{expected}"):
         configuration.resolve_environment_name(None)
+    with pytest.raises(UnknownEnvironmentError, match=rf"^weave\(\), by {expected}"):
+        configuration.current().environment("reprots", where="weave()")
 
 
 def test_an_executor_config_without_an_executor_is_an_error(configuration: RuntimeConfig) -> None:

@@ -64,11 +64,12 @@ class Configuration(NamedTuple):
         Raises:
             UnknownEnvironmentError: nothing defines it. The error lists the known ones.
         """
-        if name is None:
-            name = self.default_environment
-            where = f"default_environment ({self.default_from})"
+        name = self.default_environment if name is None else name
         found = self.environments.get(name)
         if found is None:
+            if name == self.default_environment:
+                place = f"default_environment ({self.default_from})"
+                where = f"{where}, by {place}" if where else place
             raise UnknownEnvironmentError(name, self.environments, where=where)
         return found
 
