@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from wove.backend.addresses import url_host
 from wove.environment.network import NetworkExecutor
 from wove.environment.network_link import Command, Hear, Link, TransportFailure, beat_of, decoded, refusal
 from wove.environment.network_settings import NetworkSettings, url_settings
@@ -197,7 +198,7 @@ async def _refusal(connection: "HttpConnection", head: "ResponseHead") -> Transp
 
 def _static_headers(settings: NetworkSettings) -> list[tuple[str, str]]:
     default = 443 if settings.tls else 80
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    host = url_host(settings.host)
     return [
         ("Host", host if settings.port == default else f"{host}:{settings.port}"),
         ("Content-Type", "application/json"),

@@ -1,11 +1,11 @@
 """What the network executors have in common: a session of conversations over one link."""
 
 import asyncio
-import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from wove.backend.execution import is_coroutine_function
 from wove.backend.frames import frame_to_bytes
 from wove.backend.loop import is_io_loop
 from wove.backend.sharing import SharedResources
@@ -17,8 +17,6 @@ from wove.errors import did_you_mean
 from wove.serialization import require_serializer
 
 _COMMANDS = ("run_task", "cancel_task", "shutdown")
-
-logger = logging.getLogger("wove.environment")
 
 
 class NetworkExecutor(EnvironmentExecutor):
@@ -45,7 +43,6 @@ class NetworkExecutor(EnvironmentExecutor):
         self._link: Link | None = None
         self._shared = False
         self._conversations: dict[str, tuple[Conversation, asyncio.Task[None]]] = {}
-        self._cancels: set[asyncio.Task[None]] = set()
 
     @classmethod
     @abstractmethod
@@ -75,9 +72,12 @@ class NetworkExecutor(EnvironmentExecutor):
         self._environment = environment_name
 
     async def send(self, frame: dict[str, Any]) -> None:
-        """Hand over one command. ``shutdown`` concerns the session alone: the service goes on serving others.
+        """Hand over one command; a ``cancel_task`` has reached the service when this returns.
+
+        ``shutdown`` concerns the session alone: the service goes on serving others.
 
         Raises:
+            ConnectionError: a ``cancel_task`` did not reach the service.
             RuntimeError: the session has not been started.
             SerializationError: the callable or an argument cannot be pickled.
             ValueError: the command's type is unknown.
@@ -87,11 +87,11 @@ class NetworkExecutor(EnvironmentExecutor):
             raise RuntimeError(f"{type(self).__name__} has not been started: await start() before send().")
         kind = frame.get("type")
         if kind == "run_task":
-            self._begin(link, _command(frame))
+            # A service never unpickles a task, so it is told whether the task needs a thread.
+            is_coroutine = is_coroutine_function(frame["callable"])
+            self._begin(link, _command({**frame, "coroutine": is_coroutine}))
         elif kind == "cancel_task":
-            task = asyncio.create_task(self._cancel(link, _command(frame)))
-            self._cancels.add(task)
-            task.add_done_callback(self._cancels.discard)
+            await self._cancel(link, _command(frame))
         elif kind != "shutdown":
             hint = did_you_mean(str(kind), _COMMANDS)
             raise ValueError(f"No command is of type {kind!r}.{hint} Types: {', '.join(_COMMANDS)}.")
@@ -106,10 +106,16 @@ class NetworkExecutor(EnvironmentExecutor):
             raise RuntimeError(f"{type(self).__name__} has not been started: await start() before recv().")
         return await self._inbox.get()
 
+    def close_run(self, run_id: str) -> None:
+        """Hear no more of a run; its connection is given back."""
+        _, task = self._conversations.get(run_id, (None, None))
+        if task is not None:
+            task.cancel()
+
     async def stop(self) -> None:
         """Give up what is pending and leave the connections, which stay open for a while for the next session."""
         link, self._link = self._link, None
-        tasks = [task for _, task in self._conversations.values()] + list(self._cancels)
+        tasks = [task for _, task in self._conversations.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -132,10 +138,9 @@ class NetworkExecutor(EnvironmentExecutor):
             async with asyncio.timeout(CANCEL_SECONDS):
                 await link.cancel(command, conversation.hear)
         except (TransportFailure, TimeoutError) as failure:
-            # Whoever wants to be sure waits for the run's final event; a lost cancel must not end the run.
-            logger.info(
-                "Environment %r: run %s could not be cancelled: %s.", self._environment, command.run_id, failure
-            )
+            reason = str(failure) or f"no answer within {CANCEL_SECONDS:g} s"
+            address = link.settings.address
+            raise ConnectionError(f"Environment {self._environment!r}: {address}: no cancel, {reason}.") from None
         if conversation.done and task is not None:
             task.cancel()
 

@@ -132,7 +132,7 @@ class Conversation:
         if self._link.beat is not None:
             return f"it has been silent for {self._silence_limit():g} s"
         return (
-            f"it has sent nothing for {SILENCE_SECONDS:g} s. For tasks that take longer set executor_config 'timeout' to "
+            f"it has sent nothing for {SILENCE_SECONDS:g} s. For longer tasks set executor_config 'timeout' to "
             "a number of seconds or to None, or use a service that sends signs of life, as wove.services does"
         )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, quote, urlsplit
 
+from wove.backend.addresses import url_host
 from wove.errors import ConfigurationError, did_you_mean
 from wove.security import NetworkExecutorSecurity
 from wove.security.requests import Transport
@@ -208,7 +209,7 @@ def url_settings(
     query = quote(url.query, safe=_URL_CHARACTERS + "?")
     settings = NetworkSettings(
         transport=transport,
-        address=f"{url.scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}",
+        address=f"{url.scheme}://{url_host(host)}:{port}{path}",
         host=host,
         port=port,
         target=f"{path}?{query}" if query else path,

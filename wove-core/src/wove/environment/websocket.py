@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from wove.backend.addresses import url_host
 from wove.backend.frames import frames_from_bytes
 from wove.environment.network import NetworkExecutor
 from wove.environment.network_link import Command, Hear, Link, TransportFailure, beat_of, refusal
@@ -163,7 +164,7 @@ class WebSocketLink(Link):
         scheme = "wss" if settings.tls else "ws"
         # The library refuses `ssl=None` for a plain connection.
         tls: dict[str, Any] = {"ssl": self._tls} if self._tls else {}
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        host = url_host(settings.host)
         try:
             connection = await Direct(
                 f"{scheme}://{host}:{settings.port}{settings.target}",

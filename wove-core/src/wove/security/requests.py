@@ -151,7 +151,7 @@ class NetworkExecutorSecurity:
             "X-Wove-Key": self.key,
             "X-Wove-Timestamp": timestamp,
             "X-Wove-Nonce": nonce,
-            "X-Wove-Signature": _sign(self._secrets[self.key], transport, target, timestamp, nonce, body),
+            "X-Wove-Signature": _sign(self._secrets[self.key], transport, target, timestamp, nonce, _digest(body)),
         }
 
     def metadata_for(self, *, transport: Transport, target: str, body: bytes = b"") -> tuple[tuple[str, str], ...]:
@@ -159,7 +159,9 @@ class NetworkExecutorSecurity:
         headers = self.headers_for(transport=transport, target=target, body=body)
         return tuple((name.lower(), value) for name, value in headers.items())
 
-    def verify_headers(self, *, headers: Headers, transport: Transport, target: str, body: bytes = b"") -> None:
+    def verify_headers(
+        self, *, headers: Headers, transport: Transport, target: str, body: bytes = b"", digest: str | None = None
+    ) -> None:
         """Return if a request is authentic, fresh and seen for the first time.
 
         Args:
@@ -167,6 +169,7 @@ class NetworkExecutorSecurity:
             transport: ``"http"``, ``"grpc"`` or ``"websocket"``.
             target: the path with its query; for gRPC the method.
             body: the bytes that were received.
+            digest: the hex SHA-256 of the body, in place of a body that is too large to be held in memory.
 
         Raises:
             PermissionError: a header is missing, doubled or malformed, the key is unknown, the timestamp is off, the
@@ -179,7 +182,7 @@ class NetworkExecutorSecurity:
         if self.type == "bearer":
             self._verify_token(given.get("authorization", ""))
         else:
-            self._verify_signature(given, transport, target, body)
+            self._verify_signature(given, transport, target, digest or _digest(body))
 
     def verify_metadata(self, *, metadata: Headers, transport: Transport, target: str, body: bytes = b"") -> None:
         """Do what `verify_headers` does, for gRPC metadata.
@@ -198,7 +201,7 @@ class NetworkExecutorSecurity:
         if scheme.lower() != "bearer" or not any(matches):
             _refuse("the bearer token is missing or wrong")
 
-    def _verify_signature(self, given: Mapping[str, str], transport: Transport, target: str, body: bytes) -> None:
+    def _verify_signature(self, given: Mapping[str, str], transport: Transport, target: str, digest: str) -> None:
         key = _well_formed(given, "X-Wove-Key", KEY_NAME)
         timestamp = _well_formed(given, "X-Wove-Timestamp", _TIMESTAMP)
         nonce = _well_formed(given, "X-Wove-Nonce", _NONCE)
@@ -209,7 +212,7 @@ class NetworkExecutorSecurity:
         now = self._clock()
         if abs(now - int(timestamp)) > self.clock_skew_seconds:
             _refuse("the timestamp is outside the allowed clock skew")
-        expected = _sign(secret, transport, target, timestamp, nonce, body)
+        expected = _sign(secret, transport, target, timestamp, nonce, digest)
         if not hmac.compare_digest(expected.encode(), signature.encode()):
             _refuse("the signature does not match")
         # Only after the signature: nobody without a key may fill the memory.
@@ -237,8 +240,12 @@ class NetworkExecutorSecurity:
         raise TypeError("NetworkExecutorSecurity holds secrets and does not travel. Send its configuration instead.")
 
 
-def _sign(secret: bytes, transport: str, target: str, timestamp: str, nonce: str, body: bytes) -> str:
-    lines = ("wove-v1", transport, target, timestamp, nonce, hashlib.sha256(body).hexdigest())
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def _sign(secret: bytes, transport: str, target: str, timestamp: str, nonce: str, digest: str) -> str:
+    lines = ("wove-v1", transport, target, timestamp, nonce, digest)
     return "v1=" + hmac.new(secret, "\n".join(lines).encode(errors="surrogatepass"), hashlib.sha256).hexdigest()
 
 
