@@ -3,13 +3,14 @@
 Run it with ``python benchmarks/local.py`` (``--rounds N``, ``--only TEXT``); it prints a table and writes it to
 ``benchmarks/RESULTS.md``.
 
-- *import*: a fresh interpreter that imports the package, the interpreter's own start taken off. ``from wove import weave``
-  loads asyncio as well, since it needs it.
+- *import*: a fresh interpreter that imports the package, the interpreter's own start taken off. The second row loads
+  asyncio as well, since a weave needs it.
 - *one task*: a coroutine that returns at once.
-- *fan-out*: 10,000 items; the asynchronous item awaits ``asyncio.sleep(0)`` as anything that waits does, the synchronous one
-  returns its square.
-- *chain*: 1,000 tasks, each needing the one before. By hand: one coroutine that awaits them in turn, ``asyncio.sleep(0)`` in each;
-  the synchronous one by ``asyncio.to_thread``, since that is what keeps the loop free. Declaring the tasks counts.
+- *fan-out*: 10,000 items; the asynchronous item awaits ``asyncio.sleep(0)`` as anything that waits does, the
+  synchronous one returns its square.
+- *chain*: 1,000 tasks, each needing the one before. By hand: one coroutine that awaits them in turn, each awaiting
+  ``asyncio.sleep(0)``; the synchronous ones by ``asyncio.to_thread``, since that is what keeps the loop free.
+  Declaring the tasks counts.
 - *diamond*: one task, 1,000 that need it, one that needs them all.
 - *uneven lanes*, *one straggler*: sleeping tasks; the baseline is the critical path.
 - *memory*: bytes per item of a fan-out that is waiting, by ``tracemalloc``.
@@ -208,7 +209,7 @@ def graph_job(make: Callable[..., list[Callable[..., Any]]], *, asynchronous: bo
 
 
 def lanes() -> float:
-    """Two lanes of three sleeps: long-short-short and short-short-long; in tiers they would take 0.9 s instead of 0.5 s."""
+    """Two lanes of three sleeps, long-short-short and short-short-long: 0.5 s, where tiers would take 0.7 s."""
     with weave() as w:
 
         @w.do
@@ -270,18 +271,20 @@ def pending_bytes(start: Callable[[Callable[[int], Coroutine[Any, Any, None]]], 
 
     async def main() -> float:
         gate = asyncio.Event()
+        all_wait = asyncio.Event()
         waiting = 0
 
         async def item(number: int) -> None:
             nonlocal waiting
             waiting += 1
+            if waiting == FAN_OUT:
+                all_wait.set()
             await gate.wait()
 
         tracemalloc.start()
         before, _ = tracemalloc.get_traced_memory()
         fan_out = asyncio.create_task(start(item))
-        while waiting < FAN_OUT:
-            await asyncio.sleep(0)
+        await all_wait.wait()
         used = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
         gate.set()

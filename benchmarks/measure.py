@@ -1,7 +1,7 @@
 """Compares implementations of the same job: each in a process of its own, in turn, medians and their ratio.
 
-The machines that this runs on are shared and noisy, so no figure stands alone: a baseline and its rival are measured one after
-the other in every round, and what counts is the median ratio.
+The machines that this runs on are shared and noisy, so no figure stands alone: a baseline and its rival are measured
+one after the other in every round, and what counts is the median ratio.
 """
 
 import statistics
@@ -83,6 +83,9 @@ def table(outcomes: Sequence[Outcome]) -> str:
             f"| {outcome.ratio:.2f}x | {case.bar:g}x | {'met' if outcome.met else 'missed'} |"
         )
     return "\n".join(lines)
+
+
+_HEAD = "# Results\n\nRatios of medians, measured on a shared machine with 2 cores.\n\n"
 
 
 def write_section(results: Path, heading: str, command: str, text: str) -> None:

@@ -19,13 +19,17 @@ def run_blocking(main: Main, context: Context) -> None:
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; the coroutine has been cancelled and has ended.
         BaseException: what the coroutine raised.
     """
+    # In a notebook, or below a coroutine that calls synchronous code, the loop of this thread is blocked meanwhile.
+    run = _run_in_thread if _loop_is_running() else _run_here
+    run(main, context)
+
+
+def _loop_is_running() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        _run_here(main, context)
-    else:
-        # A notebook, or a coroutine that calls synchronous code: its loop is blocked meanwhile, as the caller asks for.
-        _run_in_thread(main, context)
+        return False
+    return True
 
 
 def _run_here(main: Main, context: Context) -> None:

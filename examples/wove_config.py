@@ -1,0 +1,19 @@
+"""The environments of `quickstart.py`: where its heavy step can run, by the names that ``--environment`` takes."""
+
+import os
+
+WOVE_CONFIG = {
+    "default_environment": "embedded",
+    "environments": {
+        # This process: nothing to install, nothing to start.
+        "embedded": {"executor": "local"},
+        # A worker process of its own. Wove starts it and ends it.
+        "stdio": {"executor": "stdio", "delivery_timeout": 120.0},
+        # A worker service; start one with:  python -m wove.services http --port 8765
+        "http": {
+            "executor": "http",
+            "executor_config": {"url": os.environ.get("WOVE_SERVICE_URL", "http://127.0.0.1:8765/wove/tasks")},
+            "delivery_timeout": 120.0,
+        },
+    },
+}
