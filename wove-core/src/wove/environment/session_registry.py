@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from wove.backend.loop import IOLoop
+from wove.backend.threads import in_daemon_thread
 from wove.environment.contract import EnvironmentExecutor
 from wove.environment.registry import coerce_executor, named_executor
 from wove.environment.sessions import ExecutorSession, SharedRuns
 from wove.errors import ConfigurationError, DeliveryOrphanedError
+from wove.plugins.manager import active_hooks
 
 # At shutdown, cancels get less time than otherwise: everything else on the loop must still be closed in time.
 _SHUTDOWN_PATIENCE = 1.5
@@ -27,6 +30,7 @@ class SessionRegistry:
         self._of_instances: dict[int, ExecutorSession] = {}
         self._shared = SharedRuns()
         self._known_names: set[str] = set()
+        self._hooks_loaded = False
 
     async def open(
         self, environment: str, definition: Mapping[str, Any], *, run_config: Mapping[str, Any]
@@ -37,6 +41,10 @@ class SessionRegistry:
             ConfigurationError: the definition is wrong, or names an executor that does not exist.
             Exception: whatever the executor's `start` raises.
         """
+        if not self._hooks_loaded:
+            # The first look at them loads every installed plugin.
+            await in_daemon_thread(active_hooks)
+            self._hooks_loaded = True
         session = await self._session(environment, definition, run_config)
         await session.acquire()
         return session
@@ -69,9 +77,9 @@ class SessionRegistry:
     async def _factory(self, name: str, environment: str) -> Callable[[], EnvironmentExecutor]:
         if name not in self._known_names:
             # The first one imports the executor's module, which may take its time.
-            await asyncio.to_thread(named_executor, name, environment=environment)
+            await in_daemon_thread(partial(named_executor, name, environment=environment))
             self._known_names.add(name)
-        return lambda: named_executor(name, environment=environment)
+        return partial(named_executor, name, environment=environment)
 
     def _new(
         self,
