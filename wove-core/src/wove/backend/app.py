@@ -23,7 +23,7 @@ from wove.backend.bodies import (
 )
 from wove.backend.callback_settings import EVENTS_PATH
 from wove.backend.callbacks import RUN_OVER, Acceptance, Callback, Refusal, Run, callback_table, too_large
-from wove.backend.frames import check_frame, deserialize_event, frame_from_bytes
+from wove.backend.frames import check_frame, frame_from_bytes
 from wove.backend.loop import is_io_loop, on_io_loop
 from wove.backend.runs import Arrival
 from wove.backend.signing import CLAIM_REQUEST, EVENT_REQUEST, EventSignature, read_signature, verify_event
@@ -181,25 +181,18 @@ async def _accepted(callback: Callback, payload: dict[str, Any], arrival: Arriva
     """Decide on an event and pass it on if it is new. On the background loop."""
     acceptance = callback.accept(payload, arrival, size=size)
     if acceptance.deliver and size <= _LARGE:
-        _deliver(acceptance, deserialize_event(payload, pickles=acceptance.run.settings.pickles))
+        acceptance.run.inbox.put(acceptance.frame(payload))
     elif acceptance.deliver:
-        # A task of its own: the event has been accepted, so the request that brought it may be cancelled no more.
+        # A task of its own: the event has been accepted, so it arrives even if its request is cancelled now.
         await asyncio.shield(acceptance.run.inbox.spawn(_deliver_large(acceptance, payload)))
     return acceptance.run
 
 
 async def _deliver_large(acceptance: Acceptance, payload: dict[str, Any]) -> None:
-    run = acceptance.run
+    inbox = acceptance.run.inbox
     # Several at once would take their memory several times over and end no sooner.
-    async with run.inbox.unpickling:
-        _deliver(acceptance, await in_daemon_thread(lambda: deserialize_event(payload, pickles=run.settings.pickles)))
-
-
-def _deliver(acceptance: Acceptance, frame: dict[str, Any]) -> None:
-    run = acceptance.run
-    if run.state.term and frame["type"] in ("task_started", "heartbeat"):
-        frame["lease"] = run.state.term
-    run.inbox.put(frame)
+    async with inbox.unpickling:
+        inbox.put(await in_daemon_thread(acceptance.frame, payload))
 
 
 def _read_signature(headers: Mapping[str, str]) -> EventSignature | None:

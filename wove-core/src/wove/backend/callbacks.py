@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wove.backend.callback_settings import CallbackSettings
-from wove.backend.frames import check_event_type
+from wove.backend.frames import check_event_type, deserialize_event
 from wove.backend.inbox import Inbox
 from wove.backend.runs import Arrival, RunState, closed, step, with_cancel
 from wove.backend.signing import derive_key
@@ -73,6 +73,16 @@ class Acceptance:
 
     run: Run
     deliver: bool
+
+    def frame(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the event's frame with its Python values: only now is anything unpickled. Blocks for large values.
+
+        A start or a heartbeat that comes with a lease carries it as ``lease``, seconds.
+        """
+        frame = deserialize_event(payload, pickles=self.run.settings.pickles)
+        if self.run.state.term and frame["type"] in ("task_started", "heartbeat"):
+            frame["lease"] = self.run.state.term
+        return frame
 
 
 class Callback:
