@@ -116,6 +116,8 @@ class ClaimEndpoint:
         if signature is None or signature.run_id != run_id:
             raise Refusal(401, "The rest of a payload is given to its own run's signature only.")
         run = _signing_run(callback, signature, length=0, request=CLAIM_REQUEST)
+        if run.over:
+            raise Refusal(410, RUN_OVER)
         if run.claim is None:
             raise Refusal(404, "The payload of this run is complete.")
         return run.claim
