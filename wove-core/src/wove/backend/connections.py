@@ -83,6 +83,11 @@ class Connections:
         self._lock = threading.Lock()
         self._idle: list[tuple[str, float, HTTPConnection]] = []
 
+    @property
+    def idle(self) -> int:
+        """How many connections are kept for the next request."""
+        return len(self._idle)
+
     def exchange(
         self,
         target: Target,
@@ -233,6 +238,8 @@ def _receive(sock: socket.socket, method: str, deadline: float, longest: int) ->
         body = response.read(longest + 1)
         if len(body) > longest:
             raise ConnectionError(f"The answer is longer than {longest:,} bytes.")
+        if response.length:
+            raise ConnectionError(f"The answer was cut off {response.length:,} bytes before its end.")
         headers = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, headers, body), response.isclosed() and not response.will_close
     finally:

@@ -160,7 +160,7 @@ class TaskExecution:
 
     async def _executed(self, function: Callable[..., Any], args: dict[str, Any]) -> EventFrame:
         if is_coroutine_function(function):
-            outcome: EventFrame | _Pending = _Pending(function(**args))
+            outcome = self._begun(function, args)
         else:
             context = contextvars.copy_context()
             outcome = await in_daemon_thread(context.run, self._called, function, args)
@@ -179,6 +179,15 @@ class TaskExecution:
         except BaseException as error:
             return self._ended_by(error)
         return _Pending(value) if inspect.isawaitable(value) else self._succeeded(value)
+
+    def _begun(self, function: Callable[..., Any], args: dict[str, Any]) -> "EventFrame | _Pending":
+        """Make the coroutine of a coroutine function, which runs none of its code."""
+        if self._stopped:
+            return self._cancelled()
+        try:
+            return _Pending(function(**args))
+        except BaseException as error:  # The arguments do not fit.
+            return self._ended_by(error)
 
     async def _awaited(self, awaitable: Awaitable[Any]) -> EventFrame:
         """Await what the function returned in a task of its own, which `stop` can cancel."""

@@ -2,16 +2,20 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from wove.backend.threads import submit
 from wove.errors import TaskStopped
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 # Ignored by default and used by nobody: Celery and RQ have their own uses for SIGUSR1, SIGUSR2 and SIGALRM.
 _SIGNAL: int | None = getattr(signal, "SIGURG", None)
+_MOST_WAITS = 50
+_PAUSES = (0.002, 0.01, 0.05, 0.2, 1.0)
 
 
 class Interruption:
@@ -49,21 +53,36 @@ class Interruption:
                     self._active = False
                     if self._wanted and not self._signalled:
                         _raise_in_thread(self._thread, None)
+                self._await_signal()
                 self._give_signal_back()
                 return
             except TaskStopped:
                 continue  # It arrived in these very lines.
 
     def interrupt(self) -> None:
-        """Raise `TaskStopped` in the thread between `begin` and `end`; otherwise do nothing."""
+        """Raise `TaskStopped` in the thread between `begin` and `end`; otherwise do nothing. Never waits."""
         with self._lock:
             if not self._active:
                 return
             self._wanted = True
-            if self._signalled and _SIGNAL is not None:
-                signal.pthread_kill(self._thread, _SIGNAL)
-            else:
+            if not self._signalled:
                 _raise_in_thread(self._thread, TaskStopped)
+                return
+            self._signal()
+        submit(self._insist)
+
+    def _insist(self) -> None:
+        # A signal that arrives just before the thread begins to sleep or to wait does not end that.
+        for pause in _PAUSES:
+            time.sleep(pause)
+            with self._lock:
+                if not self._active or not self._wanted:
+                    return
+                self._signal()
+
+    def _signal(self) -> None:
+        if _SIGNAL is not None:
+            signal.pthread_kill(self._thread, _SIGNAL)
 
     def _take_signal(self, number: int) -> None:
         self._previous = signal.getsignal(number)
@@ -75,16 +94,24 @@ class Interruption:
             return  # A subinterpreter's main thread may not handle signals.
         self._signalled = True
 
+    def _await_signal(self) -> None:
+        # A signal that has been sent but not handled yet would meet the handler that comes next.
+        for _ in range(_MOST_WAITS):
+            if not (self._signalled and self._wanted):
+                return
+            time.sleep(0.001)
+
     def _give_signal_back(self) -> None:
         if self._signalled and _SIGNAL is not None:
             signal.signal(_SIGNAL, self._previous)
             self._signalled = False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._wanted and self._active:
+        if self._wanted:
             self._wanted = False
-            raise TaskStopped
-        if callable(self._previous):
+            if self._active:
+                raise TaskStopped
+        elif callable(self._previous):
             self._previous(number, frame)
 
 

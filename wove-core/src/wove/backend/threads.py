@@ -28,6 +28,11 @@ class DaemonThreads:
         self._jobs: deque[Job] = deque()
         self._idle = 0
 
+    @property
+    def idle(self) -> int:
+        """How many threads wait for a job."""
+        return self._idle
+
     def submit(self, job: Job) -> None:
         """Run a job on an idle thread, or on a new one. The number of threads is the number of jobs: the caller bounds
         it.
