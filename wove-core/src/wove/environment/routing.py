@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from wove.backend.loop import IOLoop, io_loop, on_io_loop
+from wove.backend.threads import in_daemon_thread
 from wove.environment.calls import RemoteCall
 from wove.environment.contract import EnvironmentExecutor
 from wove.environment.limits import in_flight_limit
@@ -15,6 +16,7 @@ from wove.environment.session_registry import session_registry
 from wove.environment.sessions import ExecutorSession
 from wove.errors import ConfigurationError, DeliveryOrphanedError, UnknownEnvironmentError
 from wove.options import resolve_options
+from wove.plugins.manager import active_hooks
 
 # How long `stop` waits for executors, and how long for a sign that the background loop is alive at all.
 _STOP_SECONDS = 20.0
@@ -154,6 +156,11 @@ class ExecutorRuntime:
     def _define(self, name: str, definition: Mapping[str, Any]) -> None:
         if not isinstance(definition, Mapping):
             raise ConfigurationError(f"Environment {name!r}: its definition must be a mapping, not {definition!r}.")
+        config = definition.get("executor_config")
+        if config is not None and not isinstance(config, Mapping):
+            raise ConfigurationError(
+                f"Environment {name!r}: executor_config must be a mapping of settings, not {type(config).__name__}."
+            )
         self._definitions[name] = definition
 
     def _default_environment(self) -> str:
@@ -164,6 +171,8 @@ class ExecutorRuntime:
         if not missing:
             return
         graces = {name: dead_job_grace(each.get("executor_config") or {}, name) for name, each in missing.items()}
+        # The first look at them loads the installed plugins, and delivery looks at them on the background loop.
+        await in_daemon_thread(active_hooks)
         background = io_loop()
         sessions = await on_io_loop(_open_all(background, missing, self._run_config))
         for name, session in sessions.items():

@@ -12,7 +12,6 @@ from wove.environment.contract import EnvironmentExecutor
 from wove.environment.registry import coerce_executor, named_executor
 from wove.environment.sessions import ExecutorSession, SharedRuns
 from wove.errors import ConfigurationError, DeliveryOrphanedError
-from wove.plugins.manager import active_hooks
 
 # At shutdown, cancels get less time than otherwise: everything else on the loop must still be closed in time.
 _SHUTDOWN_PATIENCE = 1.5
@@ -30,7 +29,6 @@ class SessionRegistry:
         self._of_instances: dict[int, ExecutorSession] = {}
         self._shared = SharedRuns()
         self._known_names: set[str] = set()
-        self._hooks_loaded = False
 
     async def open(
         self, environment: str, definition: Mapping[str, Any], *, run_config: Mapping[str, Any]
@@ -41,10 +39,6 @@ class SessionRegistry:
             ConfigurationError: the definition is wrong, or names an executor that does not exist.
             Exception: whatever the executor's `start` raises.
         """
-        if not self._hooks_loaded:
-            # The first look at them loads every installed plugin.
-            await in_daemon_thread(active_hooks)
-            self._hooks_loaded = True
         session = await self._session(environment, definition, run_config)
         await session.acquire()
         return session
@@ -59,10 +53,6 @@ class SessionRegistry:
         self, environment: str, definition: Mapping[str, Any], run_config: Mapping[str, Any]
     ) -> ExecutorSession:
         executor, config = definition.get("executor"), definition.get("executor_config") or {}
-        if not isinstance(config, Mapping):
-            raise ConfigurationError(
-                f"Environment {environment!r}: executor_config must be a mapping of settings, not {config!r}."
-            )
         if isinstance(executor, str):
             return self._new(await self._factory(executor, environment), environment, config, run_config)
         instance = coerce_executor(executor)
