@@ -36,16 +36,35 @@ def dumps(value: object, *, what: str) -> bytes:
         SerializationError: it cannot be pickled; the message names the innermost part that cannot.
         MissingDispatchFeatureError: cloudpickle is not installed.
     """
+    return b"".join(dump_pieces(value, what=what))
+
+
+def dump_pieces(value: object, *, what: str) -> list[bytes]:
+    """Pickle a value like `dumps`, into pieces that are to be joined: large bytes objects in it are not copied."""
     require_serializer("Sending tasks to another process")
+    pieces = _Pieces()
     try:
-        data: bytes = cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        cloudpickle.Pickler(pieces, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
     except Exception as error:  # Any __reduce__ of a user's class may raise anything.
         part = _unpicklable_part(value) or "it"
         raise SerializationError(f"Cannot send {what}: {part} cannot be pickled ({describe(error)}).") from error
-    return data
+    return pieces.pieces
 
 
-def loads(data: bytes, *, what: str, origin: str | None = None) -> Any:
+class _Pieces:
+    """A file that keeps what is written into it. A pickler writes large bytes objects as they are."""
+
+    __slots__ = ("pieces",)
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview | pickle.PickleBuffer) -> None:
+        # Other buffers may change, or be gone, before they have been sent.
+        self.pieces.append(data if type(data) is bytes else bytes(data))
+
+
+def loads(data: bytes | memoryview, *, what: str, origin: str | None = None) -> Any:
     """Rebuild a pickled value.
 
     Args:

@@ -35,9 +35,11 @@ class StdioWorker:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._threads: TaskThreads[Job] = TaskThreads(self._execute, DEFAULT_THREADS)
+        self._threads: TaskThreads[Job] = TaskThreads(
+            execute=self._execute, readable=channel.wait, receive=self._receive, limit=DEFAULT_THREADS
+        )
         self._loop = TaskLoop()
-        self._pulse = Pulse(beat=self._beat, flush=channel.flush, waiting=lambda: channel.has_unsent)
+        self._pulse = Pulse(beat=self._beat, tick=self._tick, waiting=lambda: channel.has_unsent)
         self._functions = Functions()
         self._jobs: dict[str, Job] = {}
         # Jobs that no thread has taken. Whoever pops one, a thread or a cancel, decides about it.
@@ -46,33 +48,27 @@ class StdioWorker:
     def serve(self) -> None:
         """Execute tasks, synchronous ones in the calling thread first; return when the owner has gone."""
         self._pulse.start()
-        threading.Thread(target=self._read, name="wove-reader", daemon=True).start()
         self._threads.work()
-        while self._jobs:  # The interpreter must not end under the threads that still work; `_read` ends the process.
+        while self._jobs:  # The interpreter must not end under the threads that still work; `_go` ends the process.
             time.sleep(_SECONDS_TO_GO)
 
-    # The reading thread.
+    # The thread that reads.
 
-    def _read(self) -> None:
-        while True:
-            patience = self._threads.patience()
-            if patience is not None and not self._channel.wait(patience):
-                self._threads.relieve()
-                continue
-            received = self._channel.receive()
-            if received is None:
-                break
-            for message in received:
-                self._obey(message)
-        self._go()
+    def _receive(self) -> None:
+        received = self._channel.receive()
+        if received is None:
+            self._go()
+            return
+        for message in received:
+            self._obey(message)
 
     def _go(self) -> None:
+        """End the process, at once if nothing is being executed."""
         self._queued.clear()
         for job in list(self._jobs.values()):
             job.stop()
         self._threads.close()
-        time.sleep(_SECONDS_TO_GO)
-        os._exit(0)
+        threading.Thread(target=_exit_later, name="wove-exit", daemon=True).start()
 
     def _obey(self, message: Frame | bytes) -> None:
         try:
@@ -164,6 +160,10 @@ class StdioWorker:
 
     # Any thread.
 
+    def _tick(self) -> bool:
+        self._threads.oversee()
+        return self._channel.flush() or bool(self._jobs)
+
     def _beat(self, run_id: str) -> None:
         job = self._jobs.get(run_id)
         if job is not None:
@@ -171,6 +171,11 @@ class StdioWorker:
 
     def _post(self, event: EventFrame) -> None:
         self._channel.post(pack_event(event, framed=self._channel.framed))
+
+
+def _exit_later() -> None:
+    time.sleep(_SECONDS_TO_GO)
+    os._exit(0)
 
 
 def _die() -> None:

@@ -4,9 +4,18 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from wove.backend.framing import FRAMING, FRAMING_VARIABLE, Frame, FrameDecoder, LineDecoder, hello_line, read_hello
+from wove.backend.framing import (
+    FRAMING,
+    FRAMING_VARIABLE,
+    Frame,
+    FrameDecoder,
+    LineDecoder,
+    hello_line,
+    read_hello,
+    remaining,
+)
 
 
 class Channel:
@@ -69,17 +78,16 @@ class Channel:
         self._decoder.received(count)
         return self._decoded()
 
-    def post(self, buffers: list[bytes]) -> None:
+    def post(self, buffers: Sequence[bytes]) -> None:
         """Write the buffers of one event, and before it whatever was posted for later. Waits for the owner to read.
 
         Does nothing when the owner has gone.
         """
         with self._lock:
             if self._soon:
-                buffers = [b"".join((*self._soon, buffers[0])), *buffers[1:]] if buffers else [b"".join(self._soon)]
+                buffers = [b"".join((*self._soon, *buffers[:1])), *buffers[1:]]
                 self._soon = []
-            for buffer in buffers:
-                self._write(buffer)
+            self._write(buffers)
 
     def post_soon(self, buffers: list[bytes]) -> None:
         """Keep the buffers of a small event until the next `post` or `flush`: one write instead of two."""
@@ -90,7 +98,7 @@ class Channel:
         """Write what was posted for later; tell whether there was anything."""
         if not self._soon:
             return False
-        self.post([])
+        self.post(())
         return True
 
     def forget(self) -> None:
@@ -99,14 +107,13 @@ class Channel:
         os.close(self._target)
         self._target = -1
 
-    def _write(self, buffer: bytes) -> None:
+    def _write(self, buffers: Sequence[bytes | memoryview]) -> None:
         if self._target < 0:
             # A task has forked, and the child has come back from the task as if it were the worker.
             os._exit(0)
-        view = memoryview(buffer)
         try:
-            while view:
-                view = view[os.write(self._target, view) :]
+            while buffers:
+                buffers = remaining(buffers, os.writev(self._target, buffers))
         except OSError:
             pass  # The owner has gone; whoever reads commands notices, too.
 

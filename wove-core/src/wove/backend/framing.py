@@ -23,7 +23,9 @@ MAX_LINE = 1 << 30
 _MAGIC = b"wove"
 _PREFIX = struct.Struct("<4sIQ")
 _CHUNK = 1 << 16
+# Joining copies: worth it for small buffers, and for more of them than one system call takes.
 _JOINED_UP_TO = 1 << 16
+_MOST_PIECES = 16
 
 
 class Frame(NamedTuple):
@@ -33,18 +35,19 @@ class Frame(NamedTuple):
     body: bytes | memoryview
 
 
-def pack(head: Mapping[str, Any], body: bytes = b"") -> list[bytes]:
-    """Return the buffers of one frame, in the order in which they are to be written.
+def pack(head: Mapping[str, Any], body: Sequence[bytes] = ()) -> list[bytes]:
+    """Return the buffers of one frame, at most a few, in the order in which they are to be written.
 
     Args:
         head: small values that any pickle can hold.
-        body: the large value, already pickled.
+        body: the pieces of the large value's pickle.
     """
     packed = pickle.dumps(head, pickle.HIGHEST_PROTOCOL)
-    prefix = _PREFIX.pack(_MAGIC, len(packed), len(body))
-    if len(body) <= _JOINED_UP_TO:
-        return [b"".join((prefix, packed, body))]
-    return [prefix + packed, body]
+    size = sum(map(len, body))
+    prefix = _PREFIX.pack(_MAGIC, len(packed), size)
+    if size > _JOINED_UP_TO and len(body) <= _MOST_PIECES:
+        return [b"".join((prefix, packed, body[0])), *body[1:]]
+    return [b"".join((prefix, packed, *body))]
 
 
 def hello_line(**settings: object) -> bytes:

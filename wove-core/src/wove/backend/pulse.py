@@ -4,23 +4,23 @@ import threading
 import time
 from collections.abc import Callable
 
-_TICK = 0.02
-# So many ticks without anything to flush, and the thread rests until something comes.
-_QUIET_TICKS = 50
+_TICK = 0.003
+# So many ticks without anything to do, and the thread rests until something comes.
+_QUIET_TICKS = 100
 
 
 class Pulse:
-    """Sends heartbeats for runs, and flushes.
+    """Sends heartbeats for runs, and calls `tick` every few milliseconds while there is anything to do.
 
     Args:
         beat: sends the heartbeat of a run.
-        flush: writes what waits to be written; tells whether there was anything.
-        waiting: tells whether something waits to be written.
+        tick: does what is to be done; tells whether there was anything.
+        waiting: tells whether there is anything to do.
     """
 
-    def __init__(self, *, beat: Callable[[str], None], flush: Callable[[], bool], waiting: Callable[[], bool]) -> None:
+    def __init__(self, *, beat: Callable[[str], None], tick: Callable[[], bool], waiting: Callable[[], bool]) -> None:
         self._beat = beat
-        self._flush = flush
+        self._tick = tick
         self._waiting = waiting
         self._beats: dict[str, tuple[float, float]] = {}
         self._lock = threading.Lock()
@@ -53,7 +53,7 @@ class Pulse:
             elif self._rest():
                 quiet = 0
             self._beat_all()
-            quiet = 0 if self._flush() else quiet + 1
+            quiet = 0 if self._tick() else quiet + 1
 
     def _rest(self) -> bool:
         """Wait for the next heartbeat that is due; tell whether something else came before."""

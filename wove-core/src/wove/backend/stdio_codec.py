@@ -11,7 +11,7 @@ from wove.backend.execution import error_event
 from wove.backend.frames import deserialize_event, error_frame, frame_to_bytes, serialize_frame
 from wove.backend.framing import Frame, pack
 from wove.backend.types import EventFrame
-from wove.serialization import PYTHON_VERSION, dumps, loads
+from wove.serialization import PYTHON_VERSION, dump_pieces, loads
 
 
 def command_line(frame: Mapping[str, Any]) -> bytes:
@@ -34,7 +34,7 @@ def pack_command(frame: Mapping[str, Any], function: bytes | None = None) -> lis
     head = {name: value for name, value in frame.items() if name not in ("callable", "args")}
     head["callable_pickle"] = function
     head["python"] = PYTHON_VERSION
-    return pack(head, dumps(frame["args"], what=f"the arguments of {whose(frame)}"))
+    return pack(head, dump_pieces(frame["args"], what=f"the arguments of {whose(frame)}"))
 
 
 def unpack_run(frame: Frame, load_function: Callable[[bytes, str], Any]) -> dict[str, Any]:
@@ -89,4 +89,4 @@ def _packed(event: EventFrame, *, framed: bool) -> list[bytes]:
     if event["type"] != "task_result":
         return pack(serialize_frame(event))
     head = {"type": "task_result", "run_id": event["run_id"], "task_id": event["task_id"], "python": PYTHON_VERSION}
-    return pack(head, dumps(event["result"], what=f"the result of {whose(event)}"))
+    return pack(head, dump_pieces(event["result"], what=f"the result of {whose(event)}"))

@@ -27,6 +27,7 @@ class PipeWriter:
         self._on_empty = on_empty
         self._on_closed = on_closed
         self._queue: deque[bytes | memoryview] = deque()
+        self._held = False
         self._loop = asyncio.get_running_loop()
         os.set_blocking(fd, False)
 
@@ -35,19 +36,31 @@ class PipeWriter:
         return self._fd < 0
 
     def write(self, buffers: Sequence[bytes | memoryview]) -> None:
-        """Write buffers one after the other. Does nothing when the writer is closed."""
+        """Write buffers one after the other. Does nothing when the writer is closed.
+
+        What follows within the same turn of the loop goes out at its end, in one system call.
+        """
         if self.closed:
             return
-        if not self._queue:
-            written = self._try(buffers)
+        if not self._queue and not self._held:
+            buffers = remaining(buffers, self._try(buffers))
             if self.closed:
                 return
-            buffers = remaining(buffers, written)
-            if not buffers:
+            if buffers:
+                self._loop.add_writer(self._fd, self._continue)
+            else:
+                self._held = True
+                self._loop.call_soon(self._release)
                 return
-            self._loop.add_writer(self._fd, self._continue)
         self._queue.extend(buffers)
         self.unsent += sum(map(len, buffers))
+
+    def _release(self) -> None:
+        self._held = False
+        if self._queue:
+            self._continue()
+            if self._queue:
+                self._loop.add_writer(self._fd, self._continue)
 
     def close(self) -> None:
         """Close the pipe; what has not been written is lost. Idempotent."""
