@@ -2,8 +2,9 @@
 
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -49,7 +50,7 @@ class TestStdio(ExecutorConformance):
         "cancel_running_async cancel_running_sync crosses_boundary detect_dead_process detect_dead_worker "
         "graceful_stop max_argument_20mb separate_process".split()
     )
-    limitations = {
+    limitations: ClassVar[Mapping[str, str]] = {
         "cancel_queued": "no queue outlives the weave",
         "deduplicate": "no queue outlives the weave; Wove itself runs equal keys in flight once",
         "detect_lost_job": "there are no jobs beside the process, and a dead process is noticed",
@@ -64,7 +65,7 @@ class TestStdio(ExecutorConformance):
 class StdioDeployment(Deployment):
     """Worker processes that Wove itself starts."""
 
-    cannot = {
+    cannot: ClassVar[Mapping[str, str]] = {
         "take_backend_down": "the worker is a child process, started on demand",
         "bring_backend_up": "the worker is a child process, started on demand",
     }
@@ -83,9 +84,7 @@ class StdioDeployment(Deployment):
 
 def _stdio_workers() -> list[int]:
     """The worker processes that are children of this one."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
-            if b"wove.stdio_worker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(int(child))
-    return found
+    children = [
+        int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
+    ]
+    return [pid for pid in children if b"wove.stdio_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]

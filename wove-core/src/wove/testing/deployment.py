@@ -102,6 +102,7 @@ class WorkerProcess:
         self._cwd = cwd
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._terminated = False
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
 
     @property
@@ -127,8 +128,9 @@ class WorkerProcess:
         Raises:
             RuntimeError: it ended, or was not ready in time; the message ends with its output.
         """
-        if self.running:
+        if self.running and not self._terminated:
             return
+        self._end_terminated()
         process = self._process = subprocess.Popen(
             self._command,
             env=self._env,
@@ -148,8 +150,9 @@ class WorkerProcess:
             time.sleep(0.02)
 
     def terminate(self) -> None:
-        """Send SIGTERM to the worker's main process."""
+        """Send SIGTERM to the worker's main process. The next `ensure` waits until it has ended, and starts another."""
         if self.running:
+            self._terminated = True
             os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
@@ -161,6 +164,14 @@ class WorkerProcess:
         except ProcessLookupError:
             pass
         self._process.wait()
+
+    def _end_terminated(self) -> None:
+        if self._terminated and self._process is not None:
+            try:
+                self._process.wait(self._seconds)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._terminated = False
 
     def close(self) -> None:
         """Kill what is left and drop the output."""

@@ -22,7 +22,7 @@ class Remains:
     Attributes:
         value: what its last task returned.
         exit_seconds: from its last statement to its end.
-        threads: names of threads that were there after ``wove.shutdown()`` and not before the first weave.
+        threads: names of threads that were there some time after ``wove.shutdown()`` and not before the first weave.
         descriptors: how many more file descriptors were open after the second shutdown than after the first.
         processes: ids of processes of its session that outlived it.
         files: names of files in its directory for temporary ones.
@@ -50,13 +50,14 @@ def probe_exit(definition: dict[str, Any], *, seconds: float) -> Remains:
     """
     from wove.serialization import dumps
 
-    with tempfile.TemporaryDirectory() as folder:
+    # What a worker keeps of outcomes is meant to stay; it is here because some adapters run their worker in-process.
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as spool:
         process = subprocess.Popen(
             [sys.executable, "-m", "wove.testing.exit_probe"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": folder},
+            env={**os.environ, "TMPDIR": folder, "WOVE_SPOOL_DIR": spool},
             start_new_session=True,
         )
         try:
@@ -141,7 +142,8 @@ def main() -> None:
 
 
 def _left_of(at_first: set[threading.Thread]) -> list[str]:
-    deadline = time.monotonic() + 1.0
+    # Idle threads of Wove stay for a second.
+    deadline = time.monotonic() + 2.5
     left = set(threading.enumerate()) - at_first
     while left and time.monotonic() < deadline:
         time.sleep(0.02)

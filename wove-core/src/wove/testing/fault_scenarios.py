@@ -22,7 +22,7 @@ class FaultScenarios(Conformance):
     def test_a_killed_process_is_noticed_by_missing_heartbeats(self, deployment: Deployment, stage: Stage) -> None:
         options = {"delivery_heartbeat_seconds": self.heartbeat_seconds}
         running = stage.begin(tasks.wait_at, options, board=stage.board.address, label="doomed")
-        (visit,) = stage.board.wait_for("doomed", seconds=self.step_seconds)
+        visit = stage.wait_until_known(tasks.wait_at, "doomed")
         deployment.kill_process(visit.pid)
         self.lost(running, stage, label="doomed", seconds=self.heartbeat_seconds + self.prompt_seconds)
         deployment.ensure_worker()
@@ -31,7 +31,7 @@ class FaultScenarios(Conformance):
     @scenario("executing process killed", needs="detect_dead_process", hooks="kill_process")
     def test_a_killed_process_is_reported_by_the_backend(self, deployment: Deployment, stage: Stage) -> None:
         running = stage.begin(tasks.wait_at, board=stage.board.address, label="doomed")
-        (visit,) = stage.board.wait_for("doomed", seconds=self.step_seconds)
+        visit = stage.wait_until_known(tasks.wait_at, "doomed")
         deployment.kill_process(visit.pid)
         self.lost(running, stage, label="doomed", seconds=self.dead_job_seconds)
 
@@ -39,7 +39,7 @@ class FaultScenarios(Conformance):
     def test_a_killed_worker_is_noticed_by_missing_heartbeats(self, deployment: Deployment, stage: Stage) -> None:
         options = {"delivery_heartbeat_seconds": self.heartbeat_seconds}
         running = stage.begin(tasks.wait_at, options, board=stage.board.address, label="doomed")
-        stage.board.wait_for("doomed", seconds=self.step_seconds)
+        stage.wait_until_known(tasks.wait_at, "doomed")
         deployment.kill_worker()
         self.lost(running, stage, label="doomed", seconds=self.heartbeat_seconds + self.prompt_seconds)
         deployment.ensure_worker()
@@ -48,7 +48,7 @@ class FaultScenarios(Conformance):
     @scenario("whole worker killed", needs="detect_dead_worker", hooks="kill_worker")
     def test_a_killed_worker_is_reported_by_the_backend(self, deployment: Deployment, stage: Stage) -> None:
         running = stage.begin(tasks.wait_at, board=stage.board.address, label="doomed")
-        stage.board.wait_for("doomed", seconds=self.step_seconds)
+        stage.wait_until_known(tasks.wait_at, "doomed")
         deployment.kill_worker()
         self.lost(running, stage, label="doomed", seconds=self.dead_job_seconds)
 
@@ -56,7 +56,7 @@ class FaultScenarios(Conformance):
     def test_a_retry_after_a_crash_gets_a_result(self, deployment: Deployment, stage: Stage) -> None:
         options = {"retries": 1, "delivery_heartbeat_seconds": self.heartbeat_seconds}
         running = stage.begin(tasks.wait_at, options, board=stage.board.address, label="again")
-        (visit,) = stage.board.wait_for("again", seconds=self.step_seconds)
+        visit = stage.wait_until_known(tasks.wait_at, "again")
         deployment.kill_process(visit.pid)
         deployment.ensure_worker()
         visits = stage.board.wait_for("again", count=2, seconds=self.dead_job_seconds + self.step_seconds)
@@ -96,7 +96,7 @@ class FaultScenarios(Conformance):
     def test_a_process_that_falls_silent_is_given_up(self, deployment: Deployment, stage: Stage) -> None:
         options = {"delivery_heartbeat_seconds": self.heartbeat_seconds}
         running = stage.begin(tasks.wait_at, options, board=stage.board.address, label="silent")
-        (visit,) = stage.board.wait_for("silent", seconds=self.step_seconds)
+        visit = stage.wait_until_known(tasks.wait_at, "silent")
         deployment.pause_process(visit.pid)
         try:
             error = running.failure(self.heartbeat_seconds + self.prompt_seconds)
@@ -173,8 +173,10 @@ class FaultScenarios(Conformance):
         found = probe_exit(deployment.environment(), seconds=self.step_seconds + self.exit_seconds)
         assert found.value == 42
         assert found.exit_seconds < self.exit_seconds
-        assert found.threads == [], "threads left by wove.shutdown()"
-        assert found.descriptors == 0, "more open file descriptors after the second weave than after the first"
+        # Where the worker is this process too, its thread and its connection stay as long as it expects more jobs.
+        workers = set() if "separate_process" in self.capabilities else {"wove-worker"}
+        assert set(found.threads) <= workers, "threads left by wove.shutdown()"
+        assert found.descriptors <= len(workers), "more open file descriptors after the second weave than after the first"
         assert found.processes == [], "processes left"
         assert found.files == [], "files left"
         assert found.ports == [], "ports left"

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from wove.errors import ConfigurationError
@@ -29,7 +29,7 @@ class _Job:
     reason: str | None = None
     due: float = 0.0
     treatment: Treatment = "run"
-    executions: int = field(default=0)
+    executing: int = 0
 
 
 class InlineBackend:
@@ -137,7 +137,7 @@ class InlineBackend:
                     self._threads.remove(threading.current_thread())
                     return
                 job.phase = "running"
-                job.executions += 1
+                job.executing += 1
             self._execute(job)
 
     def _next(self) -> _Job | None:
@@ -165,7 +165,9 @@ class InlineBackend:
                 # A thread that ends would be a worker less: what is wrong is the job's state, as in any backend.
                 phase, job.reason = "failed", repr(error)
         with self._changed:
-            job.phase = phase
+            job.executing -= 1
+            if not job.executing:
+                job.phase = phase
             self._changed.notify_all()
 
 

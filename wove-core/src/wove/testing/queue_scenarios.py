@@ -84,7 +84,7 @@ class QueueScenarios(Conformance):
     def test_a_job_that_ends_without_an_event_misses_its_heartbeats(self, deployment: Deployment, stage: Stage) -> None:
         options = {"delivery_heartbeat_seconds": self.heartbeat_seconds}
         running = stage.begin(tasks.vanish, options, board=stage.board.address, label="vanished")
-        stage.board.wait_for("vanished", seconds=self.step_seconds)
+        stage.wait_until_known(tasks.vanish, "vanished")
         stage.board.release("vanished")
         error = running.failure(max(self.dead_job_seconds, self.heartbeat_seconds + self.prompt_seconds))
         assert isinstance(error, DeliveryError), repr(error)

@@ -10,7 +10,7 @@ from typing import Any, Self
 import wove
 from wove.plugins import hookimpl, register, unregister
 from wove.runtime import runtime
-from wove.testing.board import Board
+from wove.testing.board import Board, Visit
 from wove.testing.deployment import Deployment
 from wove.testing.lateness import measure_lateness
 
@@ -263,6 +263,16 @@ class Stage:
     def call(self, task: Callable[..., Any], options: Mapping[str, Any] | None = None, /, **arguments: Any) -> Any:
         """Run a weave with one remote task and return the task's value."""
         return self.begin(task, options, **arguments).result(self._seconds)
+
+    def wait_until_known(self, task: Callable[..., Any], label: str) -> Visit:
+        """Return the first visit under a label, once the weave has heard that its run has started.
+
+        A process that dies before the weave has heard of the start looks like a job that nobody has taken.
+        """
+        (visit, *_) = self.board.wait_for(label, seconds=self._seconds)
+        run_id = self.journal.wait_for_submission(task.__name__, seconds=self._seconds)
+        self.journal.wait_for_event(run_id, "task_started", seconds=self._seconds)
+        return visit
 
     def _begun(self, running: Running) -> Running:
         self._running.append(running)

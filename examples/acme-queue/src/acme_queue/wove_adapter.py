@@ -1,0 +1,86 @@
+"""The adapter: lets a task of a weave run as a job of an Acme queue. All that Wove needs to know is in this file."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from acme_queue.client import Client, Job
+from wove import BackendAdapter
+from wove.errors import ConfigurationError
+from wove.integrations.base import JobState
+
+
+class AcmeQueueAdapter(BackendAdapter):
+    """Submits tasks to an Acme queue.
+
+    ``executor_config``:
+
+    - ``url``: the queue, e.g. ``"acme:///var/lib/acme/queue.db"``. Required.
+    - ``queue``: the name of the queue in it; ``"default"`` if omitted.
+    """
+
+    required_modules = ("acme_queue",)
+    install_hint = "pip install acme-queue"
+    poll_interval = 0.5
+    capabilities = frozenset(
+        "cancel_queued cancel_running_async cancel_running_sync deduplicate detect_dead_process detect_dead_worker "
+        "detect_lost_job graceful_stop max_argument_20mb queues_without_worker separate_process".split()
+    )
+
+    async def start(self) -> None:
+        """Check the configuration and whether the queue is there.
+
+        Raises:
+            ConfigurationError: ``url`` is missing or no URL of a queue, or ``queue`` is no name.
+            QueueUnavailable: the queue cannot be opened.
+        """
+        url, queue = self.config.get("url"), self.config.get("queue", "default")
+        example = "for example 'acme:///var/lib/acme/queue.db'"
+        if not isinstance(url, str):
+            raise ConfigurationError(f"executor_config of {self.name!r} needs a 'url', {example}.")
+        if not isinstance(queue, str) or not queue:
+            raise ConfigurationError(f"executor_config of {self.name!r}: queue must be a name, not {queue!r}.")
+        try:
+            self._client = Client(url)
+        except ValueError as error:
+            raise ConfigurationError(f"executor_config of {self.name!r}: url: {error}") from None
+        self._queue = queue
+        # SQLite blocks, so every call goes to a thread.
+        await asyncio.to_thread(self._client.check)
+
+    async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> str:
+        """Add a job and return its id: the idempotency key, or else the run's id."""
+        job_id = _job_id(frame)
+        await asyncio.to_thread(self._client.enqueue, self._queue, {job_id: payload})
+        return job_id
+
+    async def submit_many(self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Sequence[str]:
+        """Add the jobs of a mapped task in one transaction."""
+        jobs = {_job_id(frame): payload for payload, frame in submissions}
+        await asyncio.to_thread(self._client.enqueue, self._queue, jobs)
+        return [_job_id(frame) for _, frame in submissions]
+
+    async def cancel(self, run_id: str, submission: Any, frame: dict[str, Any]) -> None:
+        """Remove a queued job, or have a running one stopped with SIGTERM."""
+        if submission is not None:
+            await asyncio.to_thread(self._client.cancel, submission)
+
+    async def poll(self, submissions: Mapping[str, Any]) -> Mapping[str, JobState]:
+        """Say how jobs are doing; one that is not in the queue any more is gone."""
+        known = await asyncio.to_thread(self._client.jobs, list(submissions.values()))
+        return {run_id: _state_of(known.get(job_id)) for run_id, job_id in submissions.items()}
+
+
+def _job_id(frame: Mapping[str, Any]) -> str:
+    delivery = frame.get("delivery") or {}
+    return str(delivery.get("delivery_idempotency_key") or frame["run_id"])
+
+
+def _state_of(job: Job | None) -> JobState:
+    if job is None:
+        return JobState("gone", reason="the job is not in the queue any more")
+    if job.worker_lost:
+        return JobState("gone", reason="its worker has not been heard of for seconds")
+    if job.state == "failed":
+        return JobState("failed", exit_code=job.exit_code, reason=job.reason)
+    return JobState("queued" if job.state == "queued" else "running")
