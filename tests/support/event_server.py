@@ -81,6 +81,11 @@ class EventServer:
         return [request.kind for request in self.requests]
 
     @property
+    def listening(self) -> bool:
+        """Whether connections are accepted."""
+        return self._listener is not None
+
+    @property
     def open_sockets(self) -> list[socket.socket]:
         """The server's ends of the connections that are open."""
         return list(self._sockets)

@@ -5,7 +5,8 @@ import itertools
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,11 +81,15 @@ class EventSender:
         self._skew = 0.0
         self._hurry_until: float | None = None
 
-    def apart(self) -> "EventSender":
-        """Return a sender of the same worker that shares no lock with this one: for use in a signal handler."""
+    @contextmanager
+    def apart(self) -> Iterator["EventSender"]:
+        """Give a sender of the same worker that shares no lock with this one: for use in a signal handler."""
         twin = copy.copy(self)
         twin._client = Connections()
-        return twin
+        try:
+            yield twin
+        finally:
+            twin._client.close()
 
     @property
     def origin(self) -> str:

@@ -154,9 +154,9 @@ class WorkerRun:
             self.give_up_soon()
             return False
         try:
-            sender = self._sender.apart()
-            final = sender.event(self._encoded(cancelled_event(self._ids)))
-            sender.post(final, connect=_LAST_SECONDS / 2, answer=_LAST_SECONDS / 2)
+            with self._sender.apart() as sender:
+                final = sender.event(self._encoded(cancelled_event(self._ids)))
+                sender.post(final, connect=_LAST_SECONDS / 2, answer=_LAST_SECONDS / 2)
         except OSError:
             pass  # The weave will miss the heartbeats.
         return True
