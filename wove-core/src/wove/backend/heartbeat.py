@@ -14,6 +14,7 @@ DEFAULT_LEASE = 30.0
 # The weave's process is gone when it has not been heard for that many leases.
 _SILENT_LEASES = 3
 _BEATS_PER_LEASE = 3
+_SHORTEST_INTERVAL = 0.1
 # A start event that is still to arrive is tried again this soon, and after twice the time each further time.
 _FIRST_PAUSE = 0.2
 
@@ -66,7 +67,7 @@ class Heartbeat:
     @property
     def interval(self) -> float:
         """Seconds between two heartbeats."""
-        return self.lease / _BEATS_PER_LEASE
+        return max(self.lease / _BEATS_PER_LEASE, _SHORTEST_INTERVAL)
 
     @property
     def wanted(self) -> bool:
@@ -83,9 +84,10 @@ class Heartbeat:
         Args:
             unsent: the start event where its arrival is unknown; it is posted before anything else.
         """
+        now = self._clock()
         self._start = unsent
-        due = self._clock() + (self._pause if unsent is not None else self.interval)
-        self._timing.add(self.beat, due)
+        self._beat_at = now + self.interval
+        self._timing.add(self.beat, self._beat_at if unsent is None else now + self._pause)
 
     def end(self) -> None:
         """Beat no more."""
@@ -139,10 +141,11 @@ class Heartbeat:
             if self._start is not None and not self._post_start(self._start):
                 return self._clock() + min(self._pause, self.interval)
             self._post_logs(self._clock() + self.lease)
-            if self._clock() >= self._beat_at:
-                self._beat_at = self._clock() + self.interval
+            now = self._clock()
+            if now >= self._beat_at:
                 self._post(self._event("heartbeat"))
-            return min(self._beat_at, self._clock() + self.interval)
+                self._beat_at = now + self.interval
+            return self._beat_at
 
     def _post_start(self, start: Event) -> bool:
         self._pause *= 2

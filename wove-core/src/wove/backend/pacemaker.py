@@ -8,16 +8,13 @@ from collections.abc import Callable
 
 from wove.backend.threads import LINGER_SECONDS, Job, submit
 
-# The longest that the timing thread sleeps in one go; it is woken for anything that is due before.
-_LONGEST_WAIT = 3600.0
-
 
 class Pacemaker:
     """Times any number of beats. A beat is called on a thread of its own, never twice at once, so a slow one delays no
     other; it returns the time of its next call, on the clock.
 
-    Starting a thread costs a no-op task more than all else, so one timing thread serves every run and stays for a
-    second after the last one.
+    Starting a thread costs a no-op task more than posting an event, so one timing thread serves every run and looks
+    once a second whether it is still needed.
 
     Args:
         clock: seconds of a monotonic clock.
@@ -68,8 +65,8 @@ class Pacemaker:
                     self._run(_Call(self, beat))
                 now = self._clock()
                 # A new run that is due later than this need not wake the thread.
-                soonest = min(self._due.values(), default=now + LINGER_SECONDS)
-                self._waiting_until = min(soonest, now + _LONGEST_WAIT)
+                soonest = min(self._due.values(), default=math.inf)
+                self._waiting_until = min(soonest, now + LINGER_SECONDS)
                 self._changed.wait(max(self._waiting_until - now, 0.0))
                 if not self._due and self._clock() >= self._waiting_until:
                     self._waiting_until = None
