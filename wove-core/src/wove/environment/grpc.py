@@ -204,7 +204,7 @@ def _channel(settings: NetworkSettings) -> "grpc.aio.Channel":
         ("grpc.max_receive_message_length", min(settings.max_response_bytes, _LARGEST_MESSAGE)),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 5000),
+        ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.use_local_subchannel_pool", 1),
     ]
     if not settings.tls:

@@ -10,6 +10,7 @@ from wove.backend.frames import check_frame, deserialize_event
 from wove.backend.types import FINAL_EVENTS
 from wove.environment.network_link import Command, Link, TransportFailure
 from wove.environment.network_settings import MIB
+from wove.errors import DeliveryError, DeliveryTimeoutError
 from wove.serialization import describe
 
 # A refused connection is tried again for this long: a service that restarts is back soon, and one that is down shows.
@@ -140,15 +141,18 @@ class Conversation:
         if self.done:
             return
         self.done = True
+        message = f"Environment {self._environment!r}: {self._link.settings.address}: {failure}."
         error = {
             "kind": failure.kind,
-            "message": f"Environment {self._environment!r}: {self._link.settings.address}: {failure}.",
+            "message": message,
             "traceback": "",
             "retryable": failure.retryable,
             "source": "transport",
         }
+        late = failure.kind == "TimeoutError"
+        exception = DeliveryTimeoutError(message) if late else DeliveryError(message, reason=str(failure))
         run = {"run_id": self._command.run_id, "task_id": self._command.task_id}
-        self._inbox.put_nowait({"type": "task_error", **run, "error": error})
+        self._inbox.put_nowait({"type": "task_error", **run, "exception": exception, "error": error})
 
     async def _stop_run(self) -> None:
         frame = {"type": "cancel_task", "run_id": self._command.run_id, "task_id": self._command.task_id}

@@ -14,6 +14,9 @@ from wove.services.service import BadCommand, Busy, WorkerService
 
 STREAM_TYPE = "application/x-ndjson"
 
+# A task that has not ended after this long is answered with a stream, if the client can read one.
+_PATIENCE = 1.0
+
 logger = logging.getLogger("wove.services")
 
 
@@ -112,12 +115,15 @@ class HttpEndpoint:
     async def _answer(self, answer: Answer, headers: Headers, receive: Receive, send: Send) -> None:
         client = _Client(receive)
         try:
-            while not await answer.wait(self._beat) and STREAM_TYPE not in headers.get("accept", ""):
+            streams = STREAM_TYPE in headers.get("accept", "")
+            await answer.wait(min(_PATIENCE, self._beat))
+            while not answer.final and not streams:
                 if await client.has_gone():
                     return
+                await answer.wait(self._beat)
             if answer.final:
                 await self._respond(send, joined(answer.take()))
-            elif STREAM_TYPE in headers.get("accept", ""):
+            else:
                 await self._stream(answer, client, send)
         finally:
             client.close()

@@ -12,6 +12,7 @@ from typing import Any
 
 from wove.backend.frames import check_frame, frame_from_bytes, json_to_bytes
 from wove.backend.types import FINAL_EVENTS
+from wove.errors import DeliveryOrphanedError
 from wove.services.settings import MIB, ServiceSettings
 from wove.services.workers import Job, WorkerPool
 
@@ -103,8 +104,8 @@ class WorkerService:
         except TimeoutError:
             pass
         for run in [run for run in self._runs.values() if not run.final]:
-            message = "The service was shut down before the task had ended."
-            self._on_event(run.job.run_id, "task_error", run.job.error("ServiceStopped", message))
+            error = DeliveryOrphanedError("The service was shut down before the task had ended.", state="cancelled")
+            self._on_event(run.job.run_id, "task_error", run.job.lost(error))
         for run_id in list(self._ended):
             self._forget(run_id)
         await self._pool.close()
@@ -181,8 +182,7 @@ class WorkerService:
             return self._listen(run, listener)
         job = Job(frame["run_id"], frame.get("task_id"), b"", is_coroutine=False)
         message = "The service does not know the run: it was started again meanwhile, or the run never arrived."
-        error = job.error("UnknownRun", message)
-        listener(job.run_id, "task_error", error)
+        listener(job.run_id, "task_error", job.lost(DeliveryOrphanedError(message, state="gone")))
         return None
 
     def _listen(self, run: _Run, listener: Listener) -> str | None:

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from wove.backend.frames import frame_from_bytes, json_to_bytes
+from wove.backend.execution import cancelled_event, error_event
+from wove.backend.frames import frame_from_bytes, frame_to_bytes, json_to_bytes
 from wove.backend.framing import FRAMING_VARIABLE
 from wove.backend.types import FINAL_EVENTS
 from wove.environment.worker_command import WorkerCommand, WorkerExit
 from wove.environment.worker_process import WorkerProcess
+from wove.errors import DeliveryError, DeliveryOrphanedError
 
 # A cancelled run that has not ended after this long holds its process back: it gets no new runs, and is ended as soon
 # as nobody waits for anything that runs in it.
@@ -41,14 +43,17 @@ class Job:
     is_coroutine: bool
     given_up: bool = False
 
-    def error(self, kind: str, message: str) -> bytes:
-        """Return the event that ends the run because of its process, not because of itself."""
-        error = {"kind": kind, "message": message, "traceback": "", "retryable": True, "source": "executor"}
-        return json_to_bytes({"type": "task_error", "run_id": self.run_id, "task_id": self.task_id, "error": error})
+    @property
+    def ids(self) -> dict[str, str | None]:
+        return {"run_id": self.run_id, "task_id": self.task_id}
+
+    def lost(self, error: DeliveryError) -> bytes:
+        """Return the event that ends the run because of its process or of the service, not because of itself."""
+        return frame_to_bytes(error_event(self.ids, error, source="executor", retryable=True))
 
     def cancelled(self) -> bytes:
         """Return the event that ends the run because somebody wanted that."""
-        return json_to_bytes({"type": "task_cancelled", "run_id": self.run_id, "task_id": self.task_id})
+        return frame_to_bytes(cancelled_event(self.ids))
 
 
 class _Worker:
@@ -202,11 +207,12 @@ class WorkerPool:
         message = f"The worker process (pid {end.pid}) of the service {end}. {end.advice()}"
         if end.stderr:
             message += f" Its last lines on stderr:\n{end.stderr}"
+        error = DeliveryOrphanedError(message, state="failed", exit_code=end.code, reason=end.stderr or str(end))
         for job in jobs:
             if job.given_up:
                 self._on_event(job.run_id, "task_cancelled", job.cancelled())
             else:
-                self._on_event(job.run_id, "task_error", job.error("DeliveryOrphanedError", message))
+                self._on_event(job.run_id, "task_error", job.lost(error))
         self._replace(pause=0.0 if jobs else 1.0)
 
     def _replace(self, *, pause: float) -> None:
@@ -223,8 +229,8 @@ class WorkerPool:
         except OSError as error:
             waiting, self._waiting = self._waiting, {}
             for job in waiting.values():
-                message = f"The service cannot start a worker process: {error}."
-                self._on_event(job.run_id, "task_error", job.error("OSError", message))
+                failure = DeliveryError(f"The service cannot start a worker process: {error}.")
+                self._on_event(job.run_id, "task_error", job.lost(failure))
             self._replace(pause=5.0)
             return
         self._workers.append(worker)

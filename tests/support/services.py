@@ -1,0 +1,61 @@
+"""Worker services as real processes on loopback ports."""
+
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wove.testing import WorkerProcess
+
+ANNOUNCEMENT = "Wove worker service on "
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+class Service:
+    """``python -m wove.services`` on a port that stays the same when it is started again.
+
+    Args:
+        transport: ``http``, ``websocket`` or ``grpc``.
+        options: further arguments of the command.
+        env: variables to add to those of this process.
+    """
+
+    def __init__(self, transport: str, *options: str, env: Mapping[str, str] | None = None, workers: int = 2) -> None:
+        self.transport = transport
+        self.port = free_port()
+        self._announced = 0
+        command = [sys.executable, "-m", "wove.services", transport, "--port", str(self.port)]
+        self.worker = WorkerProcess([*command, "--workers", str(workers), *options], ready=self._is_ready, env=env)
+
+    def start(self) -> None:
+        """Return when the service takes tasks; start it unless it runs."""
+        self._announced = self._announcements()
+        self.worker.ensure()
+
+    def config(self, **more: Any) -> dict[str, Any]:
+        """Return the ``executor_config`` of clients."""
+        if self.transport == "grpc":
+            return {"target": f"127.0.0.1:{self.port}", **more}
+        scheme = {"http": "http", "websocket": "ws"}[self.transport]
+        return {"url": f"{scheme}://127.0.0.1:{self.port}/wove/tasks", **more}
+
+    def processes(self) -> list[int]:
+        """Return the process ids of its worker processes."""
+        return [
+            int(child)
+            for task in Path(f"/proc/{self.worker.pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+
+    def _announcements(self) -> int:
+        return self.worker.output().count(ANNOUNCEMENT)
+
+    def _is_ready(self) -> bool:
+        return self._announcements() > self._announced
