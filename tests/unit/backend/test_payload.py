@@ -143,3 +143,8 @@ def test_a_limit_that_not_even_the_rest_fits_names_the_task_and_the_numbers() ->
     with pytest.raises(PayloadTooLargeError, match=r"task 'report'.*100 bytes") as caught:
         split_payload(payload(), 100)
     assert caught.value.limit == 100
+
+
+def test_the_size_of_a_payload_is_that_of_its_json() -> None:
+    built = build_backend_payload(frame(), callback_url="http://here/é", adapter="m")
+    assert payload_size(built) == len(json.dumps(built))

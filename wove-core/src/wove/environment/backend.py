@@ -21,6 +21,9 @@ from wove.serialization import describe, require_serializer
 
 _COMMANDS = ("run_task", "cancel_task", "shutdown")
 
+# How long a cancel waits for a submission that is on its way.
+_SETTLE_SECONDS = 1.0
+
 logger = logging.getLogger("wove")
 
 
@@ -238,8 +241,8 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         if run.accepted:
             await link.adapter.cancel(run.run_id, run.submission, frame)
         elif run.task is not None:
-            # Its submission is on the way: the cancel follows it.
-            await asyncio.shield(run.task)
+            # Its submission is on the way, and the cancel follows it; whoever is stuck there must hold up nobody here.
+            await asyncio.wait([run.task], timeout=_SETTLE_SECONDS)
 
     def _close_runs(self) -> None:
         for run_id in list(self._runs):
