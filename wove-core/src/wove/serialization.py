@@ -7,7 +7,7 @@ import base64
 import pickle
 import platform
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from wove.errors import MissingDispatchFeatureError, SerializationError
 
@@ -64,11 +64,22 @@ class _Pieces:
         self.pieces.append(data if type(data) is bytes else bytes(data))
 
 
-def loads(data: bytes | memoryview, *, what: str, origin: str | None = None) -> Any:
+class PickleFile(Protocol):
+    """What a pickle can be read from, see https://docs.python.org/3/library/pickle.html#pickle.Unpickler."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+    def readinto(self, buffer: memoryview, /) -> int: ...
+
+    def readline(self) -> bytes: ...
+
+
+def loads(data: bytes | memoryview | PickleFile, *, what: str, origin: str | None = None) -> Any:
     """Rebuild a pickled value.
 
     Args:
-        data: bytes that `dumps` made.
+        data: what `dumps` made, or a file of it. While a file's own Python code runs, other threads get their turn;
+            bytes are rebuilt without a break.
         what: names the value in the error.
         origin: the Python version that made them; named in the error where it differs from this one.
 
@@ -76,7 +87,7 @@ def loads(data: bytes | memoryview, *, what: str, origin: str | None = None) -> 
         SerializationError: it cannot be rebuilt here; the message names the missing module if that is the reason.
     """
     try:
-        return pickle.loads(data)
+        return pickle.loads(data) if isinstance(data, bytes | memoryview) else pickle.Unpickler(data).load()
     except Exception as error:
         raise SerializationError(f"Cannot rebuild {what}: {_why_not_rebuilt(error)}{_versions(origin)}") from error
 
@@ -139,8 +150,9 @@ def _parts(value: object) -> Iterator[tuple[str, object]]:
         yield from ((f"[{index}]", part) for index, part in enumerate(value))
     elif hasattr(value, "__closure__") and hasattr(value, "__code__"):
         yield from _captured(value)
-    elif hasattr(value, "__dict__"):
-        yield from ((f".{name}", part) for name, part in vars(value).items())
+    else:
+        slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ()) if hasattr(value, name)]
+        yield from ((f".{name}", getattr(value, name)) for name in [*getattr(value, "__dict__", ()), *slots])
 
 
 def _captured(function: Any) -> Iterator[tuple[str, object]]:

@@ -82,7 +82,7 @@ def run_in_process(background: Background) -> None:
     """
     serialization.require_serializer("weave(background=True, fork=True)")
     what = "the weave to a background process (tasks, values, on_done and configuration)"
-    work = serialization.dumps((background, _configuration()), what=what)
+    work = serialization.dumps((background, runtime.snapshot()), what=what)
     # The file has no name any more once it is open: nobody else can read it, and nothing is left of it.
     with tempfile.TemporaryFile() as file:
         pickle.dump(sys.path, file)
@@ -96,21 +96,6 @@ def run_in_process(background: Background) -> None:
     threading.Thread(target=process.wait, name="wove-background-process", daemon=True).start()
 
 
-def _configuration() -> dict[str, Any]:
-    """Return what is configured here as keywords of ``wove.config``, in types that can be pickled."""
-    current = runtime.current()
-    environments = {
-        name: {**definition, "executor_config": dict(definition["executor_config"]) or None}
-        for name, definition in current.definitions.items()
-    }
-    return {
-        "default_environment": current.default_environment,
-        "environments": environments,
-        **current.task_options,
-        **current.weave_options,
-    }
-
-
 def main() -> None:
     """Run the weave that standard input describes."""
     with os.fdopen(os.dup(0), "rb") as file:
@@ -118,10 +103,15 @@ def main() -> None:
         background, configuration = serialization.loads(file.read(), what="a background weave")
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
-    runtime.configure(**configuration)
-    defaults = configured(background.task_options)
     result = WoveResult(background.options["error_mode"])
-    plan = make_plan(background.specs, background.values, defaults, background.options, copy_context())
+    try:
+        runtime.restore(configuration)
+        defaults = configured(background.task_options)
+        plan = make_plan(background.specs, background.values, defaults, background.options, copy_context())
+    except Exception as error:
+        result.fill({}, [error], error)
+        _notify(background.options["on_done"], result)
+        return
     _run(plan, result)
 
 

@@ -19,6 +19,10 @@ class Unmapped:
     mistake.
     """
 
+    def __reduce__(self) -> str:
+        # Pickled by its name: it is told by identity, also in another process.
+        return "UNMAPPED"
+
 
 UNMAPPED: Final = Unmapped()
 
