@@ -245,6 +245,71 @@ def test_an_error_event_without_a_usable_error_is_still_an_error(broken: dict[st
     assert frame["error"]["message"]
 
 
+LARGE = "x" * 2_000_000
+
+
+def test_a_large_value_comes_back_as_it_was_and_its_text_is_not_copied() -> None:
+    data = frame_to_bytes(event(result=LARGE))
+    payload = frame_from_bytes(data)
+    assert isinstance(payload["result_pickle"], memoryview)
+    assert deserialize_frame(payload) == event(result=LARGE)
+
+
+def test_large_arguments_come_back_as_they_were() -> None:
+    frame = there_and_back(event("run_task", callable=len, args={"obj": LARGE}))
+    assert (frame["callable"], frame["args"]) == (len, {"obj": LARGE})
+
+
+def test_a_large_plain_value_comes_back_as_it_was() -> None:
+    assert there_and_back(event(result={"text": LARGE}), pickles=False) == event(result={"text": LARGE})
+
+
+def test_a_large_pickle_is_refused_where_only_json_is_taken() -> None:
+    with pytest.raises(ValueError, match="results='json'"):
+        deserialize_frame(frame_from_bytes(frame_to_bytes(event(result=LARGE))), pickles=False)
+
+
+def test_a_large_value_in_a_heartbeat_is_dropped_unread() -> None:
+    data = frame_to_bytes(event(result=LARGE)).replace(b"task_result", b"heartbeat")
+    assert deserialize_frame(frame_from_bytes(data)) == event("heartbeat")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type": "task_result", "run_id": "report-1", "result_pickle": "%s", "result_pickle": "small"}',
+        '{"type": "task_result", "run_id": "report-1", "nested": {"result_pickle": "%s"}}',
+        '{"type": "task_result", "run_id": "report-1", "odd\\"result_pickle": "%s"}',
+        '{"type": "task_result", "run_id": "report-1", "result_pickle": "\\/%s"}',
+        '{"type": "task_result", "run_id": "report-1", "message": "\\"result_pickle\\": \\"%s"}',
+        '{"type": "task_result", "run_id": "report-1", "result_pickle" : "%s", "message": "\\u00fc"}',
+        '[{"result_pickle": "%s"}]',
+    ],
+)
+def test_a_large_object_is_read_as_any_json_parser_reads_it(text: str) -> None:
+    data = (text % LARGE).encode()
+    expected = json.loads(data)
+    if isinstance(expected, list):
+        with pytest.raises(ValueError, match="JSON object"):
+            frame_from_bytes(data)
+        return
+    found = frame_from_bytes(data)
+    assert {k: bytes(v).decode() if isinstance(v, memoryview) else v for k, v in found.items()} == expected
+
+
+@pytest.mark.parametrize("cut", [1, 2, 1_000_000])
+def test_a_large_object_that_is_cut_off_is_a_value_error(cut: int) -> None:
+    with pytest.raises(ValueError, match="frame"):
+        frame_from_bytes(frame_to_bytes(event(result=LARGE))[:-cut])
+
+
+@pytest.mark.parametrize("text", ["?" * 2_000_000, "A" * 2_000_001])
+def test_a_large_value_that_is_not_base64_ends_its_run(text: str) -> None:
+    for payload in (event(result_pickle=text), frame_from_bytes(json.dumps(event(result_pickle=text)).encode())):
+        frame = deserialize_event(payload)
+        assert (frame["type"], frame["error"]["source"]) == ("task_error", "transport")
+
+
 @pytest.mark.parametrize("run_id", [None, "", 7, ["a"], {"a": 1}, "x" * (MAX_ID_LENGTH + 1), "x" * 100_000])
 def test_a_run_id_that_is_not_a_short_string_is_refused(run_id: Any) -> None:
     with pytest.raises(ValueError, match="run_id"):

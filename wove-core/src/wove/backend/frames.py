@@ -6,10 +6,13 @@ belong to a frame's type are ever looked at. Nothing here authenticates: whoever
 """
 
 import json
+import re
+import secrets
 import threading
 from collections.abc import Mapping
 from typing import Any
 
+from wove.backend.encoded import EncodedFile
 from wove.backend.failures import normalize_exception
 from wove.backend.types import EVENT_TYPES, FINAL_EVENTS
 from wove.errors import SerializationError, did_you_mean
@@ -23,6 +26,11 @@ _PICKLED: Mapping[str, Mapping[str, str]] = {
     "task_result": {"result": "the result"},
 }
 _SUFFIX = "_pickle"
+
+# From this many bytes on, parsing and rebuilding a value in one go would keep every other thread waiting noticeably.
+_LARGE = 1024 * 1024
+_LARGE_STARTS_WITHIN = 64 * 1024
+_PICKLE_FIELD = re.compile(rb'"([a-z]+_pickle)"\s*:\s*"')
 
 
 def serialize_frame(frame: Mapping[str, Any], *, pickles: bool = True) -> dict[str, Any]:
@@ -138,12 +146,12 @@ def frame_to_bytes(frame: Mapping[str, Any], *, pickles: bool = True) -> bytes:
 
 
 def frame_from_bytes(data: bytes) -> dict[str, Any]:
-    """Return the JSON object in `data`, its pickles still encoded.
+    """Return the JSON object in `data`, its pickles still encoded. A large one may be a view of `data` instead of text.
 
     Raises:
         ValueError: it is no JSON object, or nested too deeply.
     """
-    payload = _parse(data)
+    payload = (_parse_around_large_pickle(data) if len(data) >= _LARGE else None) or _parse(data)
     if not isinstance(payload, dict):
         raise ValueError(f"A frame is a JSON object, not {type(payload).__name__}.")
     return payload
@@ -178,6 +186,28 @@ def json_to_bytes(value: object) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
         raise SerializationError(f"A frame holds a value that is not JSON ({describe(error)}).") from error
+
+
+def _parse_around_large_pickle(data: bytes) -> dict[str, Any] | None:
+    """Parse an object without looking at the text of its large pickle; None where that cannot be done.
+
+    The parser would hold the interpreter's lock for a second per gigabyte, and copy the text twice.
+    """
+    for field in _PICKLE_FIELD.finditer(data, 0, _LARGE_STARTS_WITHIN):
+        start, end = field.end(), data.find(b'"', field.end())
+        if end - start < _LARGE // 2:
+            continue
+        if data.find(b"\\", start, end) >= 0:
+            return None  # Base64 may be escaped in JSON, but nobody does it.
+        stand_in = secrets.token_hex(16)
+        payload = _parse(b"".join((data[:start], stand_in.encode(), data[end:])))
+        name = field[1].decode("ascii")
+        # Elsewhere, it belongs to something nested, or was overruled by a second field of the same name.
+        if isinstance(payload, dict) and payload.get(name) == stand_in:
+            payload[name] = memoryview(data)[start:end]
+            return payload
+        return None
+    return None
 
 
 def _parse(data: bytes) -> Any:
@@ -258,10 +288,12 @@ def _unpickle(payload: Mapping[str, Any], name: str, words: str, *, pickles: boo
             f"send {name!r} as a JSON value."
         )
     text = payload[field]
-    if not isinstance(text, str):
+    if not isinstance(text, str | memoryview):
         raise ValueError(f"The {field!r} of {_whose(payload)} is not a base64 string but {type(text).__name__}.")
     try:
-        data = decode(text)
+        if isinstance(text, str) and len(text) >= _LARGE:
+            text = memoryview(text.encode("ascii"))
+        data = decode(text) if isinstance(text, str) else EncodedFile(text)
     except ValueError:
         raise ValueError(f"The {field!r} of {_whose(payload)} is not base64.") from None
     origin = payload.get("python")
