@@ -6,13 +6,11 @@ belong to a frame's type are ever looked at. Nothing here authenticates: whoever
 """
 
 import json
-import re
-import secrets
 import threading
 from collections.abc import Mapping
 from typing import Any
 
-from wove.backend.encoded import EncodedFile
+from wove.backend.encoded import LARGE, EncodedFile, parse_json
 from wove.backend.failures import normalize_exception
 from wove.backend.types import EVENT_TYPES, FINAL_EVENTS
 from wove.errors import SerializationError, did_you_mean
@@ -26,11 +24,6 @@ _PICKLED: Mapping[str, Mapping[str, str]] = {
     "task_result": {"result": "the result"},
 }
 _SUFFIX = "_pickle"
-
-# From this many bytes on, parsing and rebuilding a value in one go would keep every other thread waiting noticeably.
-_LARGE = 1024 * 1024
-_LARGE_STARTS_WITHIN = 64 * 1024
-_PICKLE_FIELD = re.compile(rb'"([a-z]+_pickle)"\s*:\s*"')
 
 
 def serialize_frame(frame: Mapping[str, Any], *, pickles: bool = True) -> dict[str, Any]:
@@ -151,7 +144,7 @@ def frame_from_bytes(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is no JSON object, or nested too deeply.
     """
-    payload = (_parse_around_large_pickle(data) if len(data) >= _LARGE else None) or _parse(data)
+    payload = parse_json(data)
     if not isinstance(payload, dict):
         raise ValueError(f"A frame is a JSON object, not {type(payload).__name__}.")
     return payload
@@ -166,7 +159,7 @@ def frames_from_bytes(data: bytes) -> list[dict[str, Any]]:
     """
     if not data.strip():
         return []
-    found = _parse(data)
+    found = parse_json(data)
     if isinstance(found, dict) and "events" in found and "type" not in found:
         found = found["events"]
     frames = found if isinstance(found, list) else [found]
@@ -186,38 +179,6 @@ def json_to_bytes(value: object) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
         raise SerializationError(f"A frame holds a value that is not JSON ({describe(error)}).") from error
-
-
-def _parse_around_large_pickle(data: bytes) -> dict[str, Any] | None:
-    """Parse an object without looking at the text of its large pickle; None where that cannot be done.
-
-    The parser would hold the interpreter's lock for a second per gigabyte, and copy the text twice.
-    """
-    for field in _PICKLE_FIELD.finditer(data, 0, _LARGE_STARTS_WITHIN):
-        start, end = field.end(), data.find(b'"', field.end())
-        if end - start < _LARGE // 2:
-            continue
-        if data.find(b"\\", start, end) >= 0:
-            return None  # Base64 may be escaped in JSON, but nobody does it.
-        stand_in = secrets.token_hex(16)
-        payload = _parse(b"".join((data[:start], stand_in.encode(), data[end:])))
-        name = field[1].decode("ascii")
-        # Elsewhere, it belongs to something nested, or was overruled by a second field of the same name.
-        if isinstance(payload, dict) and payload.get(name) == stand_in:
-            payload[name] = memoryview(data)[start:end]
-            return payload
-        return None
-    return None
-
-
-def _parse(data: bytes) -> Any:
-    try:
-        return json.loads(data.decode("utf-8"))
-    except RecursionError:
-        raise ValueError("The JSON of a frame is nested too deeply.") from None
-    except ValueError as error:
-        # The message of a JSONDecodeError names the position; the text itself may hold secrets and stays out.
-        raise ValueError(f"A frame is no valid JSON ({error}).") from None
 
 
 def _frame_type(frame: Mapping[str, Any]) -> str:
@@ -291,7 +252,7 @@ def _unpickle(payload: Mapping[str, Any], name: str, words: str, *, pickles: boo
     if not isinstance(text, str | memoryview):
         raise ValueError(f"The {field!r} of {_whose(payload)} is not a base64 string but {type(text).__name__}.")
     try:
-        if isinstance(text, str) and len(text) >= _LARGE:
+        if isinstance(text, str) and len(text) >= LARGE:
             text = memoryview(text.encode("ascii"))
         data = decode(text) if isinstance(text, str) else EncodedFile(text)
     except ValueError:
