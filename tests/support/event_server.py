@@ -104,12 +104,16 @@ class EventServer:
 
     def close(self) -> None:
         """Refuse connections and end those that are open."""
+        self.stop_listening()
+        self.hang_up()
+
+    def stop_listening(self) -> None:
+        """Refuse connections."""
         if self._listener is not None:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
-        self.hang_up()
 
     def hang_up(self) -> None:
         """End the open connections."""
