@@ -89,7 +89,7 @@ class ReceiverSession:
             callback_table().remove(self.settings.token)
         self._inbox.close()
         if self._server is not None:
-            self._server.release(at_once=at_once)
+            await self._server.release(at_once=at_once)
 
 
 async def open_receiver_session(
@@ -120,7 +120,7 @@ async def open_receiver_session(
         return ReceiverSession(settings, url or "", server, any_run=any_run)
     except BaseException:
         if server is not None:
-            server.release(at_once=True)
+            await server.release(at_once=True)
         raise
 
 

@@ -44,10 +44,12 @@ class CallbackServer:
 
     Attributes:
         port: the port.
+        closed: whether it has been closed.
     """
 
     def __init__(self, port: int, limits: ReceiveLimits) -> None:
         self.port = port
+        self.closed = False
         self._limits = limits
         self._lock = asyncio.Lock()
         self._doors: dict[tuple[socket.AddressFamily, str], tuple[socket.socket, asyncio.Server]] = {}
@@ -73,6 +75,7 @@ class CallbackServer:
 
     async def close(self) -> None:
         """Stop listening, let running requests end within a second, and close all connections."""
+        self.closed = True
         _servers.discard(self)
         for _, door in self._doors.values():
             door.close()
@@ -137,17 +140,22 @@ class ServerUse:
         port: the port.
     """
 
-    __slots__ = ("_key", "address", "family", "port")
+    __slots__ = ("_key", "_server", "address", "family", "port")
 
     def __init__(self, key: _ServerKey, server: CallbackServer, family: socket.AddressFamily, address: str) -> None:
         self._key = key
+        self._server = server
         self.family = family
         self.address = address
         self.port = server.port
 
-    def release(self, *, at_once: bool = False) -> None:
+    async def release(self, *, at_once: bool = False) -> None:
         """End this share. The last one leaves the server open for a while, unless `at_once`."""
+        if self._server.closed:
+            return  # By a shutdown. Others may have opened another one meanwhile.
         _shared.release(self._key, at_once=at_once)
+        if at_once:
+            await _shared.closed(self._key)
 
 
 async def use_server(host: str, port: int, limits: ReceiveLimits = DEFAULT_LIMITS) -> ServerUse:
@@ -189,6 +197,8 @@ def _let_go_after_fork() -> None:
     loop, which shares its epoll object with the child, is not told anything.
     """
     inherited = [fd for server in _servers for fd in server.file_descriptors if fd >= 0]
+    for server in _servers:
+        server.closed = True
     _servers.clear()
     if not inherited:
         return

@@ -45,10 +45,13 @@ class SharedResources(Generic[K, R]):
         self._linger = linger
         self._shared: dict[K, _Shared[R]] = {}
         self._background: IOLoop | None = None
-        self._closings: set[asyncio.Task[None]] = set()
+        self._closings: dict[K, asyncio.Task[None]] = {}
 
     async def acquire(self, key: K) -> R:
-        """Return the open resource for a key and count the caller as a user; each success needs one `release`."""
+        """Return the open resource for a key and count the caller as a user; each success needs one `release`.
+
+        One that is being closed is waited for, and opened anew.
+        """
         self._bind()
         entry = self._shared.get(key)
         if entry is None:
@@ -69,15 +72,23 @@ class SharedResources(Generic[K, R]):
         if entry is not None:
             self._leave(key, entry, at_once=at_once)
 
+    async def closed(self, key: K) -> None:
+        """Wait until the resource of a key is not being closed any more."""
+        closing = self._closings.get(key)
+        if closing is not None:
+            await asyncio.wait([closing])
+
     async def close_all(self) -> None:
         """Close every resource now, whoever uses it."""
         entries, self._shared = self._shared, {}
         for entry in entries.values():
             if entry.closing is not None:
                 entry.closing.cancel()
-        await asyncio.gather(*(self._end(entry) for entry in entries.values()), *self._closings, return_exceptions=True)
+        closings = (self._end(entry) for entry in entries.values())
+        await asyncio.gather(*closings, *self._closings.values(), return_exceptions=True)
 
     async def _opened(self, key: K) -> R:
+        await self.closed(key)
         return await self._open(key)
 
     def _bind(self) -> None:
@@ -86,7 +97,7 @@ class SharedResources(Generic[K, R]):
         if self._background is not background:
             self._background = background
             self._shared = {}
-            self._closings = set()
+            self._closings = {}
             background.on_close(self.close_all)
 
     def _leave(self, key: K, entry: _Shared[R], *, at_once: bool = False) -> None:
@@ -102,11 +113,17 @@ class SharedResources(Generic[K, R]):
     def _retire(self, key: K, entry: _Shared[R]) -> None:
         if self._shared.get(key) is entry:
             del self._shared[key]
-        closing = asyncio.ensure_future(self._end(entry))
-        self._closings.add(closing)
-        closing.add_done_callback(self._closings.discard)
+        # A resource that was opened while its predecessor was being closed may be closed only after that.
+        self._closings[key] = closing = asyncio.ensure_future(self._end(entry, after=self._closings.get(key)))
+        closing.add_done_callback(lambda ended: self._forget(key, ended))
 
-    async def _end(self, entry: _Shared[R]) -> None:
+    def _forget(self, key: K, closing: "asyncio.Task[None]") -> None:
+        if self._closings.get(key) is closing:
+            del self._closings[key]
+
+    async def _end(self, entry: _Shared[R], *, after: "asyncio.Task[None] | None" = None) -> None:
+        if after is not None:
+            await asyncio.wait([after])
         if not entry.opening.done():
             entry.opening.cancel()
         await asyncio.wait([entry.opening])
