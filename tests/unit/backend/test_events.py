@@ -200,7 +200,7 @@ def test_an_outcome_that_nobody_wants_is_not_posted_again(
         (401, "key is not the one"),
         (403, "lead to Wove's receiver"),
         (405, "lead to Wove's receiver"),
-        (413, "max_event_bytes"),
+        (413, "callback_max_bytes"),
         (301, "Redirects are not followed"),
         (307, "Redirects are not followed"),
     ],

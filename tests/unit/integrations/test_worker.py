@@ -175,7 +175,7 @@ def test_a_result_that_the_receiver_finds_too_large_becomes_an_error(execute: Ru
     final = deserialize_frame(server.requests[-1].event)
     assert final["error"]["kind"] == "PayloadTooLargeError"
     assert "The result of task 'report'" in final["error"]["message"]
-    assert "max_event_bytes" in final["error"]["message"]
+    assert "callback_max_bytes" in final["error"]["message"]
 
 
 def test_a_result_that_the_receiver_finds_malformed_becomes_an_error(execute: Run, server: EventServer) -> None:

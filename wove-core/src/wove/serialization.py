@@ -5,7 +5,7 @@ Nothing here verifies where bytes come from; whoever calls `loads` has authentic
 
 import base64
 import pickle
-import platform
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -16,13 +16,26 @@ try:
 except ImportError:
     cloudpickle = None
 
-PYTHON_VERSION = platform.python_version()
+# What `platform.python_version` returns, without the import.
+PYTHON_VERSION = sys.version.split()[0]
+
+# The search for the part that cannot be pickled ends after so many tries; what these types hold is never one.
+_MOST_TRIES = 2000
+_PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
 
 
 def require_serializer(feature: str) -> None:
     """Raise `MissingDispatchFeatureError` unless the dispatch serializer is installed."""
     if cloudpickle is None:
         raise MissingDispatchFeatureError(feature)
+
+
+def any_module_by_value() -> bool:
+    """Tell whether the program has asked for importable code to be pickled by value.
+
+    See https://github.com/cloudpipe/cloudpickle#overriding-pickles-serialization-mechanism-for-importable-constructs.
+    """
+    return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
 
 
 def dumps(value: object, *, what: str) -> bytes:
@@ -41,14 +54,23 @@ def dumps(value: object, *, what: str) -> bytes:
 
 def dump_pieces(value: object, *, what: str) -> list[bytes]:
     """Pickle a value like `dumps`, into pieces that are to be joined: large bytes objects in it are not copied."""
+    if _is_plain(value):
+        return [pickle.dumps(value, pickle.HIGHEST_PROTOCOL)]
     require_serializer("Sending tasks to another process")
     pieces = _Pieces()
     try:
         cloudpickle.Pickler(pieces, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
     except Exception as error:  # Any __reduce__ of a user's class may raise anything.
-        part = _unpicklable_part(value) or "it"
+        part = _Search().describe(value) or "it"
         raise SerializationError(f"Cannot send {what}: {part} cannot be pickled ({describe(error)}).") from error
     return pieces.pieces
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether a value is one that every pickler treats alike, so that the fastest will do."""
+    if type(value) is dict:
+        return all(type(name) is str and type(part) in _PLAIN for name, part in value.items())
+    return type(value) in _PLAIN
 
 
 class _Pieces:
@@ -114,6 +136,10 @@ def describe(error: BaseException) -> str:
 def _why_not_rebuilt(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"the module {error.name!r} is not installed here. Install it where the task runs and where it is read."
+    if isinstance(error, AttributeError):
+        return (
+            f"{describe(error)}. Is the same version of your code installed where the task runs and where it is read?"
+        )
     return f"{describe(error)}."
 
 
@@ -123,24 +149,34 @@ def _versions(origin: str | None) -> str:
     return f" It was made by Python {origin}; this is Python {PYTHON_VERSION}."
 
 
-def _unpicklable_part(value: object, path: str = "", depth: int = 0) -> str | None:
-    """Return words for the innermost part of a value that cannot be pickled."""
-    if depth > 4 or _picklable(value):
-        return None
-    for step, part in _parts(value):
-        found = _unpicklable_part(part, f"{path}{step}", depth + 1)
-        if found:
-            return found
-    place = f" at {path.lstrip('.')}" if path else ""
-    return f"a value of type {type(value).__qualname__!r}{place}"
+class _Search:
+    """Looks for the innermost part of a value that cannot be pickled."""
 
+    def __init__(self) -> None:
+        self._tries = _MOST_TRIES
 
-def _picklable(value: object) -> bool:
-    try:
-        cloudpickle.dumps(value)
-    except Exception:
-        return False
-    return True
+    def describe(self, value: object, path: str = "", depth: int = 0) -> str | None:
+        """Return words for the innermost part that cannot be pickled, or None where everything can."""
+        if depth > 4 or self._picklable(value):
+            return None
+        for step, part in _parts(value):
+            found = self.describe(part, f"{path}{step}", depth + 1)
+            if found:
+                return found
+        place = f" at {path.lstrip('. ')}" if path else ""
+        return f"a value of type {type(value).__qualname__!r}{place}"
+
+    def _picklable(self, value: object) -> bool:
+        if type(value) in _PLAIN:
+            return True
+        self._tries -= 1
+        if self._tries < 0:
+            return True
+        try:
+            cloudpickle.dumps(value)
+        except Exception:  # Any __reduce__ of a user's class may raise anything.
+            return False
+        return True
 
 
 def _parts(value: object) -> Iterator[tuple[str, object]]:

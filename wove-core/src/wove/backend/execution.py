@@ -284,7 +284,7 @@ def too_large(ids: Mapping[str, Any], *, size: int, limit: int | None) -> Payloa
         f"The result of task {ids['task_id'] or ids['run_id']!r}",
         size=size,
         limit=limit if limit is not None else size - 1,
-        advice="Raise max_event_bytes in the environment's executor_config, or store the data and return a reference.",
+        advice="Raise callback_max_bytes in the environment's executor_config, or store the data and return a reference.",
     )
 
 

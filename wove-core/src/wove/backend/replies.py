@@ -14,7 +14,7 @@ _ADVICE = {
     404: "Does callback_url end with /wove/events/<callback_token>, and does a proxy in between keep that path?",
     409: "Another worker executes the run.",
     410: "The run is over, or its weave is gone.",
-    413: "The event is larger than the receiver's max_event_bytes.",
+    413: "The event is larger than the receiver's callback_max_bytes.",
 }
 
 
