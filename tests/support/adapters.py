@@ -55,6 +55,12 @@ class Ledger:
         """The ids of the submitted runs, in order."""
         return [payload["run_id"] for payload in self.payloads]
 
+    def end_processes(self) -> None:
+        """Kill what still runs."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
 
 class MemoryAdapter(BackendAdapter):
     """Executes payloads in daemon threads of this process; reports to the `Ledger` under ``ledger``."""
@@ -142,12 +148,6 @@ class ProcessAdapter(MemoryAdapter):
         with process.stdin:
             process.stdin.write(json.dumps(payload).encode())
         self.ledger.processes.append(process)
-
-    async def close(self) -> None:
-        await super().close()
-        for process in self.ledger.processes:
-            process.kill()
-            await asyncio.to_thread(process.wait)
 
 
 class TerminatingAdapter(ProcessAdapter):

@@ -234,8 +234,15 @@ class WorkerRun:
             self._stop()
 
     def _stop(self) -> None:
-        if self._execution is not None:
+        # The weave has left a detached task to itself: that nobody waits for it any more is no reason to stop it.
+        left_alone = self._is_detached and self._heartbeat.verdict in ("over", "silent")
+        if self._execution is not None and not left_alone:
             self._execution.stop()
+
+    @property
+    def _is_detached(self) -> bool:
+        delivery = self._payload.get("delivery")
+        return isinstance(delivery, Mapping) and delivery.get("delivery_orphan_policy") == "detach"
 
     def _deliver_failure(self, error: BaseException) -> None:
         event = error_event(self._ids, error, source="transport", retryable=True)

@@ -31,16 +31,18 @@ class _Submitted:
     """One run at the backend.
 
     Attributes:
+        detached: whether its policy is to be left to itself when the weave gives it up.
         task: submits it, and cancels it afterwards if that has been asked meanwhile.
         accepted: whether the backend has taken it; `submission` is the handle then.
         cancel_frame: the command to cancel it, once that has come.
     """
 
-    __slots__ = ("accepted", "cancel_frame", "run_id", "submission", "task", "task_id")
+    __slots__ = ("accepted", "cancel_frame", "detached", "run_id", "submission", "task", "task_id")
 
     def __init__(self, frame: Mapping[str, Any]) -> None:
         self.run_id: str = frame["run_id"]
         self.task_id = frame.get("task_id")
+        self.detached = (frame.get("delivery") or {}).get("delivery_orphan_policy") == "detach"
         self.task: asyncio.Task[None] | None = None
         self.accepted = False
         self.submission: Any = None
@@ -160,7 +162,7 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
     async def stop(self) -> None:
         if self._link is None or self._key is None:
             return
-        self._close_runs()
+        self._close_runs(spare_detached=True)
         self._link.off_failure(self._events.put_nowait)
         links.release(self._key, at_once=self._link.failure is not None)
         self._link = self._key = None
@@ -244,9 +246,13 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
             # Its submission is on the way, and the cancel follows it; whoever is stuck there must hold up nobody here.
             await asyncio.wait([run.task], timeout=_SETTLE_SECONDS)
 
-    def _close_runs(self) -> None:
-        for run_id in list(self._runs):
-            self.close_run(run_id)
+    def _close_runs(self, *, spare_detached: bool = False) -> None:
+        for run in list(self._runs.values()):
+            if not (spare_detached and run.detached):
+                self.close_run(run.run_id)
+            elif self._link is not None:
+                # Its worker goes on being answered for as long as the link lives, and nobody reads what it says.
+                self._link.detach(run.run_id)
 
 
 def _limit_in(config: Mapping[str, Any]) -> int | None:
