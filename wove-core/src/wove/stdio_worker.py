@@ -5,11 +5,13 @@ framing. Synchronous tasks run side by side in threads, the first of them in the
 loop. The process ends when its stdin ends.
 """
 
+import functools
 import os
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from wove.backend.channel import Channel
@@ -17,8 +19,9 @@ from wove.backend.execution import cancelled_event, error_event
 from wove.backend.frames import check_frame, frame_from_bytes
 from wove.backend.framing import Frame
 from wove.backend.pulse import Pulse
-from wove.backend.stdio_codec import pack_event
+from wove.backend.stdio_codec import started_event
 from wove.backend.stdio_job import Functions, Job
+from wove.backend.task_logs import forwarding
 from wove.backend.task_loop import TaskLoop
 from wove.backend.task_threads import TaskThreads
 from wove.backend.threads import in_daemon_thread
@@ -39,9 +42,11 @@ class StdioWorker:
             execute=self._execute, readable=channel.wait, receive=self._receive, limit=DEFAULT_THREADS
         )
         self._loop = TaskLoop()
-        self._pulse = Pulse(beat=self._beat, tick=self._tick, waiting=lambda: channel.has_unsent)
+        self._pulse = Pulse(beat=self._beat, tick=self._tick, busy=lambda: bool(self._jobs))
         self._functions = Functions()
         self._jobs: dict[str, Job] = {}
+        # Jobs whose start has not been told: that of a short task is told together with its result.
+        self._starting: dict[str, Job] = {}
         # Jobs that no thread has taken. Whoever pops one, a thread or a cancel, decides about it.
         self._queued: dict[str, Job] = {}
 
@@ -73,10 +78,7 @@ class StdioWorker:
     def _obey(self, message: Frame | bytes) -> None:
         try:
             frame = message.head if isinstance(message, Frame) else frame_from_bytes(message)
-            if frame.get("type") == "hello":
-                self._be_told(frame)
-                return
-            kind = check_frame(frame)
+            kind = frame["type"] if isinstance(message, Frame) else check_frame(frame)
         except ValueError as error:
             print(f"wove.stdio_worker: {error}", file=sys.stderr)
             return
@@ -84,12 +86,14 @@ class StdioWorker:
             self._begin(Job(frame, message if isinstance(message, Frame) else None))
         elif kind == "cancel_task":
             self._cancel(frame)
+        elif kind == "hello":
+            self._be_told(frame)
         elif kind == "shutdown":
             self._go()
         else:
             unknown = ValueError(f"A worker does not know the command {kind[:80]!r}.")
             ids = {"run_id": frame["run_id"], "task_id": frame.get("task_id")}
-            self._post(error_event(ids, unknown, source="executor"))
+            self._channel.post(error_event(ids, unknown, source="executor"))
 
     def _be_told(self, hello: dict[str, Any]) -> None:
         """Follow the owner's settings. They come before any task."""
@@ -127,7 +131,10 @@ class StdioWorker:
             if event is None and job.is_coroutine:
                 self._loop.submit(self._execute_coroutine(job))
                 return
-            self._finish(job, event or job.run())
+            if event is None:
+                with forwarding(functools.partial(self._log, job)):
+                    event = job.run()
+            self._finish(job, event)
         except BaseException:
             # Nothing of a task gets here. A worker that cannot say what became of a task must not go on in silence.
             _die()
@@ -146,31 +153,38 @@ class StdioWorker:
                 failure = job.prepare(self._functions)
             else:
                 failure = await in_daemon_thread(job.prepare, self._functions)
-        return failure or await job.arun()
+        if failure is not None:
+            return failure
+        with forwarding(functools.partial(self._log, job)):
+            return await job.arun()
+
+    def _log(self, job: Job, record: Mapping[str, Any]) -> None:
+        # In the middle of the task, where it may be stopped at any moment: nothing may be written there.
+        self._channel.post_soon({"type": "log", **job.ids, **record})  # type: ignore[typeddict-item]
 
     def _started(self, job: Job) -> None:
-        event: EventFrame = {"type": "task_started", "run_id": job.run_id, "task_id": job.ids["task_id"]}
-        self._channel.post_soon(pack_event(event, framed=self._channel.framed))
+        self._starting[job.run_id] = job
         self._pulse.begin(job.run_id, job.heartbeat_interval)
 
     def _finish(self, job: Job, event: EventFrame) -> None:
         self._pulse.end(job.run_id)
         self._jobs.pop(job.run_id, None)
-        self._post(event)
+        self._channel.post(event, started=self._starting.pop(job.run_id, None) is not None)
 
-    # Any thread.
+    # The pulse's thread.
 
-    def _tick(self) -> bool:
+    def _tick(self) -> None:
         self._threads.oversee()
-        return self._channel.flush() or bool(self._jobs)
+        for run_id in list(self._starting):
+            job = self._starting.pop(run_id, None)
+            if job is not None:
+                self._channel.post(started_event(job.ids))
+        self._channel.flush()
 
     def _beat(self, run_id: str) -> None:
         job = self._jobs.get(run_id)
         if job is not None:
-            self._post({"type": "heartbeat", "run_id": run_id, "task_id": job.ids["task_id"]})
-
-    def _post(self, event: EventFrame) -> None:
-        self._channel.post(pack_event(event, framed=self._channel.framed))
+            self._channel.post({"type": "heartbeat", "run_id": run_id, "task_id": job.ids["task_id"]})
 
 
 def _exit_later() -> None:

@@ -4,6 +4,7 @@ import os
 import select
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from wove.backend.framing import (
@@ -16,6 +17,8 @@ from wove.backend.framing import (
     read_hello,
     remaining,
 )
+from wove.backend.stdio_codec import event_lines, pack_event, started_event
+from wove.backend.types import EventFrame
 
 
 class Channel:
@@ -34,12 +37,12 @@ class Channel:
         self._source = source
         self._target = target
         self._lock = threading.Lock()
-        self._soon: list[bytes] = []
+        self._soon: deque[EventFrame] = deque()
         self._decoder: LineDecoder | FrameDecoder = LineDecoder()
         self._readable = select.poll()
         self._readable.register(source, select.POLLIN)
         if framed:
-            self.post([hello_line()])
+            self._write([hello_line()])
 
     @classmethod
     def take_over(cls) -> "Channel":
@@ -55,13 +58,8 @@ class Channel:
         os.dup2(2, 1)
         # Line by line, as on a terminal: what a task prints must not stay here until the worker ends.
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-        # Not passed on: a worker that a task starts has another owner.
+        # Not handed down: a worker that a task starts has another owner.
         return cls(source, target, framed=os.environ.pop(FRAMING_VARIABLE, None) == FRAMING)
-
-    @property
-    def has_unsent(self) -> bool:
-        """Whether something was posted for later and has not been written."""
-        return bool(self._soon)
 
     def wait(self, seconds: float) -> bool:
         """Wait for bytes to read, up to `seconds`; tell whether there are any."""
@@ -78,28 +76,40 @@ class Channel:
         self._decoder.received(count)
         return self._decoded()
 
-    def post(self, buffers: Sequence[bytes]) -> None:
-        """Write the buffers of one event, and before it whatever was posted for later. Waits for the owner to read.
+    def post(self, event: EventFrame, *, started: bool = False) -> None:
+        """Write an event, and before it whatever was posted for later. Waits for the owner to read.
 
-        Does nothing when the owner has gone.
+        An event that cannot travel becomes a ``task_error`` that says so. Does nothing when the owner has gone.
+
+        Args:
+            event: the event.
+            started: say also, first, that the task has started.
         """
+        if self.framed:
+            buffers = pack_event(event, started=started)
+        else:
+            buffers = event_lines([started_event(event), event] if started else [event])
         with self._lock:
-            if self._soon:
-                buffers = [b"".join((*self._soon, *buffers[:1])), *buffers[1:]]
-                self._soon = []
-            self._write(buffers)
+            self._write([*self._take_soon(), *buffers])
 
-    def post_soon(self, buffers: list[bytes]) -> None:
-        """Keep the buffers of a small event until the next `post` or `flush`: one write instead of two."""
-        with self._lock:
-            self._soon.extend(buffers)
+    def post_soon(self, event: EventFrame) -> None:
+        """Keep a small event until the next `post` or `flush`. Never waits: may be called where a task may be stopped,
+        in the middle of anything.
+        """
+        self._soon.append(event)
 
-    def flush(self) -> bool:
-        """Write what was posted for later; tell whether there was anything."""
-        if not self._soon:
-            return False
-        self.post(())
-        return True
+    def flush(self) -> None:
+        """Write what was posted for later."""
+        if self._soon:
+            with self._lock:
+                self._write(self._take_soon())
+
+    def _take_soon(self) -> list[bytes]:
+        events = [self._soon.popleft() for _ in range(len(self._soon))]
+        if not events:
+            return []
+        pack_all = [buffer for event in events for buffer in pack_event(event)] if self.framed else event_lines(events)
+        return [b"".join(pack_all)]
 
     def forget(self) -> None:
         """Close the descriptors in a forked child. The child cannot post; it ends when it tries."""

@@ -108,7 +108,8 @@ class FrameDecoder:
             return self._take_large(self._large)
         available = self._end - self._begin
         if available < _PREFIX.size:
-            return self._make_room()
+            self._make_room()
+            return None
         magic, head_size, body_size = _PREFIX.unpack_from(self._scratch, self._begin)
         if magic != _MAGIC:
             raise ValueError("The stream holds something that is no frame.")
@@ -119,8 +120,9 @@ class FrameDecoder:
             return frame
         if size > len(self._scratch):
             self._begin_large(size)
-            return None
-        return self._make_room()
+        else:
+            self._make_room()
+        return None
 
     def _take_large(self, large: memoryview) -> Frame | None:
         if self._large_end < len(large):

@@ -1,29 +1,33 @@
-"""One thread that does what must happen while tasks keep every other thread busy: heartbeats, and posts that wait."""
+"""One thread that does what must happen while tasks keep every other thread busy, heartbeats above all."""
 
 import threading
 import time
 from collections.abc import Callable
 
 _TICK = 0.003
-# So many ticks without anything to do, and the thread rests until something comes.
-_QUIET_TICKS = 100
+# So many ticks without a new run, and the ticks become slow; without any run, the thread rests.
+_QUIET_TICKS = 30
+_SLOW_TICK = 0.05
 
 
 class Pulse:
-    """Sends heartbeats for runs, and calls `tick` every few milliseconds while there is anything to do.
+    """Sends heartbeats for runs, and calls `tick`: every few milliseconds while runs begin, more slowly later.
+
+    `begin` and `end` may be called from any thread.
 
     Args:
         beat: sends the heartbeat of a run.
-        tick: does what is to be done; tells whether there was anything.
-        waiting: tells whether there is anything to do.
+        tick: does what is to be done now and then while something is executed.
+        busy: tells whether anything is being executed.
     """
 
-    def __init__(self, *, beat: Callable[[str], None], tick: Callable[[], bool], waiting: Callable[[], bool]) -> None:
+    def __init__(self, *, beat: Callable[[str], None], tick: Callable[[], None], busy: Callable[[], bool]) -> None:
         self._beat = beat
         self._tick = tick
-        self._waiting = waiting
+        self._busy = busy
         self._beats: dict[str, tuple[float, float]] = {}
         self._lock = threading.Lock()
+        self._begun = False
         self._resting = False
         self._wake = threading.Event()
 
@@ -36,6 +40,7 @@ class Pulse:
         if interval is not None:
             with self._lock:
                 self._beats[run_id] = (time.monotonic() + interval, interval)
+        self._begun = True
         if self._resting:
             self._wake.set()
 
@@ -50,24 +55,29 @@ class Pulse:
         while True:
             if quiet < _QUIET_TICKS:
                 time.sleep(_TICK)
-            elif self._rest():
-                quiet = 0
+            else:
+                self._rest()
+            quiet = 0 if self._begun else quiet + 1
+            self._begun = False
+            self._tick()
             self._beat_all()
-            quiet = 0 if self._tick() else quiet + 1
 
-    def _rest(self) -> bool:
-        """Wait for the next heartbeat that is due; tell whether something else came before."""
+    def _rest(self) -> None:
+        """Wait until a run begins or a heartbeat is due, not long while anything is being executed."""
         self._resting = True
-        # In this order: what came before `_resting` was set did not wake this thread.
-        woken = self._waiting() or self._wake.wait(self._seconds_to_beat())
+        # In this order: a run that began before `_resting` was set has not woken this thread.
+        if not self._begun:
+            self._wake.wait(self._rest_seconds())
         self._resting = False
         self._wake.clear()
-        return woken
 
-    def _seconds_to_beat(self) -> float | None:
+    def _rest_seconds(self) -> float | None:
         with self._lock:
             due = min((due for due, _ in self._beats.values()), default=None)
-        return None if due is None else max(0.0, due - time.monotonic())
+        longest = _SLOW_TICK if self._busy() else None
+        if due is None:
+            return longest
+        return min(max(0.0, due - time.monotonic()), longest or _SLOW_TICK)
 
     def _beat_all(self) -> None:
         if not self._beats:

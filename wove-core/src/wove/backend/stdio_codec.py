@@ -4,10 +4,10 @@ In Wove's own framing the head is what `wove.backend.frames` makes of a frame, b
 result stay raw pickles: the callable in the head, the other two as the body.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from wove.backend.execution import error_event
+from wove.backend.execution import error_event, final_event_bytes
 from wove.backend.frames import deserialize_event, error_frame, frame_to_bytes, serialize_frame
 from wove.backend.framing import Frame, pack
 from wove.backend.types import EventFrame
@@ -19,29 +19,30 @@ def command_line(frame: Mapping[str, Any]) -> bytes:
     return frame_to_bytes(frame) + b"\n"
 
 
-def pack_command(frame: Mapping[str, Any], function: bytes | None = None) -> list[bytes]:
-    """Return the buffers of a command.
+def pack_run(frame: Mapping[str, Any], function: bytes, reusable: bool, *, coroutine: bool) -> list[bytes]:
+    """Return the buffers of a ``run_task`` command in Wove's own framing.
 
     Args:
         frame: the command.
-        function: the pickled callable of a ``run_task`` command.
+        function: its pickled callable.
+        reusable: the worker may keep the callable for the next run.
+        coroutine: the callable makes a coroutine.
 
     Raises:
         SerializationError: the arguments cannot travel; the message names the task and the part that cannot.
     """
-    if function is None:
-        return pack(serialize_frame(frame))
-    head = {name: value for name, value in frame.items() if name not in ("callable", "args")}
-    head["callable_pickle"] = function
-    head["python"] = PYTHON_VERSION
-    return pack(head, dump_pieces(frame["args"], what=f"the arguments of {whose(frame)}"))
+    head = dict(frame)
+    del head["callable"]
+    args = head.pop("args")
+    head.update(callable_pickle=function, reusable=reusable, coroutine=coroutine, python=PYTHON_VERSION)
+    return pack(head, dump_pieces(args, what=f"the arguments of {whose(frame)}"))
 
 
 def unpack_run(frame: Frame, load_function: Callable[[bytes, str], Any]) -> dict[str, Any]:
     """Return the ``run_task`` command in a frame of Wove's own framing.
 
     Args:
-        frame: what `pack_command` made.
+        frame: what `pack_run` made.
         load_function: rebuilds the callable from its pickle, given words for it.
 
     Raises:
@@ -53,12 +54,28 @@ def unpack_run(frame: Frame, load_function: Callable[[bytes, str], Any]) -> dict
     return head
 
 
-def pack_event(event: EventFrame, *, framed: bool) -> list[bytes]:
-    """Return the buffers of an event. A result that cannot travel becomes a ``task_error`` instead; never raises."""
+def event_lines(events: Sequence[EventFrame]) -> list[bytes]:
+    """Return events as JSON lines. What cannot travel becomes a ``task_error`` instead; never raises."""
+    return [final_event_bytes(event) + b"\n" for event in events]
+
+
+def pack_event(event: EventFrame, *, started: bool = False) -> list[bytes]:
+    """Return the buffers of an event in Wove's own framing. What cannot travel becomes a ``task_error`` instead; never
+    raises.
+
+    Args:
+        event: the event.
+        started: the event is final and also says that the task has started.
+    """
     try:
-        return _packed(event, framed=framed)
+        return _packed(event, started)
     except BaseException as error:  # Pickling runs the user's own code.
-        return _packed(error_event(event, error), framed=framed)
+        return _packed(error_event(event, error), started)
+
+
+def started_event(ids: Mapping[str, Any]) -> EventFrame:
+    """Return the event that says that a run has started; its ids are those of any other event of the run."""
+    return {"type": "task_started", "run_id": ids["run_id"], "task_id": ids["task_id"]}
 
 
 def unpack_event(frame: Frame) -> dict[str, Any]:
@@ -83,10 +100,15 @@ def whose(frame: Mapping[str, Any]) -> str:
     return f"task {frame.get('task_name') or frame.get('task_id') or frame.get('run_id')!r}"
 
 
-def _packed(event: EventFrame, *, framed: bool) -> list[bytes]:
-    if not framed:
-        return [frame_to_bytes(event) + b"\n"]
+def _packed(event: EventFrame, started: bool) -> list[bytes]:
+    extra = {"started": True} if started else {}
     if event["type"] != "task_result":
-        return pack(serialize_frame(event))
-    head = {"type": "task_result", "run_id": event["run_id"], "task_id": event["task_id"], "python": PYTHON_VERSION}
+        return pack(serialize_frame({**event, **extra}))
+    head = {
+        "type": "task_result",
+        "run_id": event["run_id"],
+        "task_id": event["task_id"],
+        "python": PYTHON_VERSION,
+        **extra,
+    }
     return pack(head, dump_pieces(event["result"], what=f"the result of {whose(event)}"))

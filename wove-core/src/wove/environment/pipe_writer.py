@@ -40,7 +40,7 @@ class PipeWriter:
 
         What follows within the same turn of the loop goes out at its end, in one system call.
         """
-        if self.closed:
+        if self._fd < 0:
             return
         if not self._queue and not self._held:
             buffers = remaining(buffers, self._try(buffers))

@@ -7,14 +7,13 @@ import sys
 from typing import Any, Protocol
 
 from wove.backend.frames import deserialize_event, frame_from_bytes
-from wove.backend.framing import Frame
-from wove.backend.stdio_codec import command_line, pack_command, unpack_event
+from wove.backend.framing import Frame, pack
+from wove.backend.stdio_codec import command_line, pack_run, unpack_event
 from wove.backend.types import FINAL_EVENTS
 from wove.environment.stdio_run import StdioRun
 from wove.environment.stdio_settings import DEFAULT_THREADS, StdioSettings
-from wove.environment.worker_command import WorkerExit
+from wove.environment.worker_command import StartedWorker, WorkerExit
 from wove.environment.worker_process import WorkerProcess
-from wove.serialization import dumps
 
 # What a cancelled run may still take before its process is ended, if nothing else runs there.
 CANCEL_GRACE = 2.0
@@ -62,10 +61,15 @@ class PooledWorker:
             OSError: it cannot be started.
         """
         command = self._settings.command
-        process = await self._loop.run_in_executor(None, command.start)
+        starting = self._loop.run_in_executor(None, command.start)
+        try:
+            started = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(_discard)
+            raise
         own = command.argv is None
         self._process = WorkerProcess(
-            process,
+            started,
             settings={"threads": self._threads, **({"path": _import_path()} if own else {})},
             greet=own,
             on_frame=self._on_frame,
@@ -97,7 +101,7 @@ class PooledWorker:
             self._forget(run)
             run.cancelled()
             return
-        self._process.write(pack_command(frame) if self._process.speaks_frames else [command_line(frame)])
+        self._process.write(pack(frame) if self._process.speaks_frames else [command_line(frame)])
         self._loop.call_later(CANCEL_GRACE, self._insist, run)
 
     async def close(self) -> None:
@@ -119,8 +123,8 @@ class PooledWorker:
     def _send(self, process: WorkerProcess, run: StdioRun) -> None:
         try:
             if process.speaks_frames:
-                function = dumps(run.frame["callable"], what=f"the callable of {run.label}")
-                process.write(pack_command({**run.frame, "coroutine": run.is_coroutine}, function))
+                pickled = run.pickles.get(run.frame["callable"], what=f"the callable of {run.label}")
+                process.write(pack_run(run.frame, *pickled, coroutine=run.is_coroutine))
             else:
                 process.write([command_line(run.frame)])
         except BaseException as error:  # Pickling runs the user's own code.
@@ -132,9 +136,12 @@ class PooledWorker:
         self._in_threads -= not run.is_coroutine
 
     def _on_frame(self, frame: Frame) -> None:
-        run = self.runs.get(frame.head.get("run_id", ""))
-        if run is not None:  # What nobody waits for is not even unpickled.
-            self._deliver(run, unpack_event(frame))
+        run = self.runs.get(frame.head["run_id"])
+        if run is None:
+            return  # What nobody waits for is not even unpickled.
+        if frame.head.pop("started", False):
+            run.deliver({"type": "task_started", **run.ids})
+        self._deliver(run, unpack_event(frame))
 
     def _on_line(self, line: bytes) -> None:
         if not line.strip():
@@ -182,7 +189,8 @@ class PooledWorker:
 
     def _on_exit(self, end: WorkerExit) -> None:
         begun = self._begun() if end.was_ready else list(self.runs.values())
-        unstarted = [run for run in self.runs.values() if run not in begun]
+        begun_ids = {run.run_id for run in begun}
+        unstarted = [run for run_id, run in self.runs.items() if run_id not in begun_ids]
         self.runs.clear()
         self._in_threads = 0
         for run in begun:
@@ -192,4 +200,9 @@ class PooledWorker:
 
 def _import_path() -> list[str]:
     """Return where this process finds modules, so that its worker finds the same ones."""
-    return [os.path.abspath(place) for place in sys.path if isinstance(place, str)]
+    return [os.path.abspath(place) for place in map(str, sys.path)]
+
+
+def _discard(starting: "asyncio.Future[StartedWorker]") -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        starting.result().discard()

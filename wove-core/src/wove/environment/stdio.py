@@ -1,12 +1,12 @@
 """The executor that runs tasks in worker processes on this machine, or behind any command that speaks on a pipe."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from wove.backend.execution import is_coroutine_function
 from wove.backend.types import FINAL_EVENTS
+from wove.environment.callable_pickles import CallablePickles
 from wove.environment.contract import EnvironmentExecutor
+from wove.environment.event_queue import EventQueue
 from wove.environment.stdio_run import StdioRun
 from wove.environment.stdio_settings import StdioSettings, read_settings
 from wove.environment.worker_pool import WorkerPool, cannot_start, worker_pools
@@ -42,8 +42,8 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
         self._settings: StdioSettings | None = None
         self._pool: WorkerPool | None = None
         self._runs: dict[str, StdioRun] = {}
-        # Not bounded: it holds a few events for each run in flight, and whoever sends runs also receives.
-        self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._pickles = CallablePickles()
+        self._events = EventQueue()
 
     async def start(
         self, *, environment_name: str, environment_config: Mapping[str, Any], run_config: Mapping[str, Any]
@@ -76,12 +76,13 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
             raise RuntimeError("The stdio executor has not been started: await start() before send().")
         kind = frame.get("type")
         if kind == "run_task":
-            run = StdioRun(frame, self._environment, is_coroutine_function(frame["callable"]), self._deliver)
+            is_coroutine = self._pickles.is_coroutine(frame["callable"])
+            run = StdioRun(frame, self._environment, is_coroutine, self._pickles, self._deliver)
             self._runs[run.run_id] = run
             self._pool.submit(run)
         elif kind == "cancel_task":
-            if run_ := self._runs.get(frame["run_id"]):
-                self._pool.cancel(run_, frame)
+            if known := self._runs.get(frame["run_id"]):
+                self._pool.cancel(known, frame)
         elif kind != "shutdown":  # The processes are shared and outlive the session.
             raise ValueError(f"The stdio executor does not know the command {kind!r}.")
 
@@ -102,4 +103,4 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
     def _deliver(self, event: dict[str, Any]) -> None:
         if event["type"] in FINAL_EVENTS:
             self._runs.pop(event["run_id"], None)
-        self._events.put_nowait(event)
+        self._events.put(event)

@@ -6,6 +6,7 @@ from typing import Any
 
 from wove.backend.execution import cancelled_event, error_event
 from wove.backend.stdio_codec import whose
+from wove.environment.callable_pickles import CallablePickles
 from wove.environment.worker_command import WorkerCommand, WorkerExit
 from wove.errors import DeliveryOrphanedError
 
@@ -18,6 +19,7 @@ class StdioRun:
         frame: its ``run_task`` command.
         environment: the name of the environment that sent it, for messages.
         is_coroutine: it needs no thread of the worker.
+        pickles: the pickles of its session's callables.
         deliver: takes its events; the last one is final.
         given_up: nobody waits for it any more.
     """
@@ -25,6 +27,7 @@ class StdioRun:
     frame: dict[str, Any]
     environment: str
     is_coroutine: bool
+    pickles: CallablePickles
     deliver: Callable[[dict[str, Any]], None]
     given_up: bool = False
 

@@ -1,23 +1,22 @@
 """What is started as a worker process, and how such a process ended."""
 
+import fcntl
 import os
 import shlex
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from wove.backend.framing import FRAMING, FRAMING_VARIABLE
 
-try:
-    from fcntl import F_SETPIPE_SZ, fcntl
-except ImportError:  # Not Linux.
-    F_SETPIPE_SZ = 0
 
 _OWN_MODULE = "wove.stdio_worker"
 
 # Linux's default is 64 KiB, which makes 20 MB cost 300 wake-ups of each side.
 _PIPE_BYTES = 1 << 20
+_SET_PIPE_SIZE: int | None = getattr(fcntl, "F_SETPIPE_SZ", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,33 +30,56 @@ class WorkerCommand:
     """
 
     argv: tuple[str, ...] | None = None
-    env: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     cwd: str | None = None
 
     def __str__(self) -> str:
         return shlex.join(self.argv) if self.argv else f"python -m {_OWN_MODULE}"
 
-    def start(self) -> "subprocess.Popen[bytes]":
-        """Start the process with three pipes. Takes a few milliseconds.
+    def start(self) -> "StartedWorker":
+        """Start the process. Takes a few milliseconds.
 
         Raises:
             OSError: the program or the directory does not exist or may not be used.
         """
-        process = subprocess.Popen(
-            self.argv or (sys.executable, "-m", _OWN_MODULE),
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=self.cwd,
-            env={**os.environ, FRAMING_VARIABLE: FRAMING, **dict(self.env)},
-            # A session of its own: Ctrl-C in a terminal is for the weave, and killing reaches the worker's children.
-            start_new_session=True,
-        )
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                _widen(stream.fileno())
-        return process
+        fds: list[int] = []
+        try:
+            for _ in range(3):
+                fds += os.pipe()
+            child_in, own_in, own_out, child_out, own_err, child_err = fds
+            process = subprocess.Popen(
+                self.argv or (sys.executable, "-m", _OWN_MODULE),
+                stdin=child_in,
+                stdout=child_out,
+                stderr=child_err,
+                cwd=self.cwd,
+                env={**os.environ, FRAMING_VARIABLE: FRAMING, **dict(self.env)},
+                # A session of its own: Ctrl-C in a terminal is for the weave, and killing reaches the worker's children.
+                start_new_session=True,
+            )
+        except BaseException:
+            _close_all(fds)
+            raise
+        _close_all((child_in, child_out, child_err))
+        for fd in (own_in, own_out):
+            _widen(fd)
+        return StartedWorker(process, own_in, own_out, own_err)
+
+
+@dataclass(frozen=True, slots=True)
+class StartedWorker:
+    """A process that has just been started, and this side's ends of its pipes. Whoever takes it closes them."""
+
+    process: "subprocess.Popen[bytes]"
+    stdin: int
+    stdout: int
+    stderr: int
+
+    def discard(self) -> None:
+        """End a process that nobody wants any more."""
+        self.process.kill()
+        self.process.wait()
+        _close_all((self.stdin, self.stdout, self.stderr))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +125,14 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def _close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
 def _widen(fd: int) -> None:
-    if F_SETPIPE_SZ:
+    if _SET_PIPE_SIZE is not None:
         try:
-            fcntl(fd, F_SETPIPE_SZ, _PIPE_BYTES)
+            fcntl.fcntl(fd, _SET_PIPE_SIZE, _PIPE_BYTES)
         except OSError:  # The user's pipes have reached the system's limit; the default works, too.
             pass

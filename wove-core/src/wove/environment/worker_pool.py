@@ -37,8 +37,11 @@ class WorkerPool:
 
     def submit(self, run: StdioRun) -> None:
         """Give a run to a worker, or keep it until one has room."""
-        self._waiting[run.run_id] = run
-        self.has_room()
+        worker = None if self._waiting or self._closed else self._worker_for(run)
+        if worker is not None:
+            worker.take(run)
+        else:
+            self._waiting[run.run_id] = run
 
     def cancel(self, run: StdioRun, frame: dict[str, Any]) -> None:
         """Stop a run; it ends with ``task_cancelled`` when it has stopped. Does nothing for one that has ended."""
@@ -53,12 +56,12 @@ class WorkerPool:
     async def close(self) -> None:
         """End every worker process. Takes little more than a second at the most."""
         self._closed = True
-        for task in self._starting:
-            task.cancel()
         waiting, self._waiting = self._waiting, {}
         for run in waiting.values():
             run.shut_down()
-        await asyncio.gather(*(worker.close() for worker in self._workers), *self._starting, return_exceptions=True)
+        # A process that is just being started can only be ended after that.
+        await asyncio.gather(*self._starting, return_exceptions=True)
+        await asyncio.gather(*(worker.close() for worker in self._workers))
 
     # What the workers say.
 

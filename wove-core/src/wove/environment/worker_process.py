@@ -3,13 +3,12 @@
 import asyncio
 import os
 import signal
-import subprocess
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 from wove.backend.framing import Frame, FrameDecoder, LineDecoder, hello_line, read_hello
 from wove.environment.pipe_writer import PipeWriter
-from wove.environment.worker_command import WorkerExit
+from wove.environment.worker_command import StartedWorker, WorkerExit
 from wove.environment.worker_stderr import WorkerStderr
 
 # How long a worker may take to go when it is told to, or when it has stopped listening or talking.
@@ -21,7 +20,7 @@ class WorkerProcess:
     """A running worker process on the background loop; the callbacks are called there, too, and must not raise.
 
     Args:
-        process: started with three pipes, as the leader of a session.
+        started: the process, as the leader of a session, and its pipes.
         settings: what Wove's own worker is told when it says hello.
         greet: the process is Wove's own worker for sure, so frames need not wait for its hello.
         on_frame: called with each frame of Wove's own framing.
@@ -32,7 +31,7 @@ class WorkerProcess:
 
     def __init__(
         self,
-        process: "subprocess.Popen[bytes]",
+        started: StartedWorker,
         *,
         settings: Mapping[str, object],
         greet: bool,
@@ -41,9 +40,9 @@ class WorkerProcess:
         on_writable: Callable[[], None],
         on_exit: Callable[[WorkerExit], None],
     ) -> None:
-        self.pid = process.pid
+        self.pid = started.process.pid
         self.speaks_frames = False
-        self._process = process
+        self._process = started.process
         self._settings = settings
         self._on_frame = on_frame
         self._on_line = on_line
@@ -53,10 +52,10 @@ class WorkerProcess:
         self._was_ready = False
         self._broken: str | None = None
         self._ending: asyncio.Task[None] | None = None
-        stdin, self._stdout, stderr = _take_descriptors(process)
-        self._writer = PipeWriter(stdin, on_empty=on_writable, on_closed=self._gave_up)
-        self._stderr = WorkerStderr(stderr)
-        self._stderr_fd = stderr
+        self._stdout = started.stdout
+        self._stderr_fd = started.stderr
+        self._writer = PipeWriter(started.stdin, on_empty=on_writable, on_closed=self._gave_up)
+        self._stderr = WorkerStderr(started.stderr)
         os.set_blocking(self._stdout, False)
         self._loop.add_reader(self._stdout, self._readable)
         self._pidfd = self._watch()
@@ -188,17 +187,6 @@ class WorkerProcess:
         _running.discard(self)
         self._ended.set()
         self._on_exit(WorkerExit(self.pid, code, self._stderr.tail(), self._was_ready, self._broken))
-
-
-def _take_descriptors(process: "subprocess.Popen[bytes]") -> tuple[int, int, int]:
-    """Return the descriptors of a process's three pipes; who calls closes them, the process's own objects do not."""
-    found = []
-    for stream in (process.stdin, process.stdout, process.stderr):
-        if stream is None:
-            raise ValueError("A worker process needs three pipes.")
-        found.append(os.dup(stream.fileno()))
-        stream.close()
-    return found[0], found[1], found[2]
 
 
 _running: "weakref.WeakSet[WorkerProcess]" = weakref.WeakSet()
