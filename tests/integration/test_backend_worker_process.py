@@ -303,6 +303,22 @@ def test_a_handler_that_lets_the_task_end_goes_on_doing_so(
     assert _final(server)["result"] == "ended in peace"
 
 
+def test_a_child_that_a_task_terminates_says_nothing_to_the_weave(server: EventServer, workers: Workers) -> None:
+    def task() -> int | None:
+        import multiprocessing
+        import time
+
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join()
+        return child.exitcode
+
+    assert workers.run(payload_for(server.url, task)) == (0, "")
+    assert server.kinds == ["task_started", "task_result"]
+    assert _final(server)["result"] == -signal.SIGTERM
+
+
 # Fault 32: the process of the weave is killed; three leases are 1.5 s.
 def test_a_worker_stops_when_its_weave_has_been_gone_for_three_leases(server: EventServer, workers: Workers) -> None:
     process = workers.start(payload_for(server.url, _sleeping()) | {"lease": 0.5})

@@ -18,7 +18,7 @@ class Termination:
     A handler that the backend has installed goes on deciding what the signal means; where it raises (`SystemExit`,
     `KeyboardInterrupt`) the exception is kept in `raised`, because the task may turn it into something else. Without a
     handler the process is about to die: `last_words` is called, and then the default action follows. Does nothing
-    outside of the main thread.
+    outside of the main thread. A child that the task forks gets the process's own handlers back.
 
     Args:
         last_words: tells the weave, in a few seconds. Returns False to put the end of the process off until the block
@@ -35,17 +35,23 @@ class Termination:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._stand_in_front(number)
+            _standing.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, previous in self._previous.items():
-            # Somebody else's handler that came later stays.
-            if signal.getsignal(number) == self._on_signal:
-                signal.signal(number, previous)
+        if self in _standing:
+            _standing.remove(self)
+        self.step_aside()
         if self._put_off is not None:
             os.kill(os.getpid(), self._put_off)
+
+    def step_aside(self) -> None:
+        """Give the signals back to the process's own handlers. Somebody else's that came later stay."""
+        for number, previous in self._previous.items():
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, previous)
 
     def _stand_in_front(self, number: int) -> None:
         previous = signal.getsignal(number)
@@ -71,3 +77,30 @@ class Termination:
             os.kill(os.getpid(), number)
         else:
             self._put_off = number
+
+
+# The handlers that stand now; more than one only where a task runs another payload.
+_standing: list[Termination] = []
+# What the thread that forks had blocked before.
+_masks: list[set[signal.Signals]] = []
+
+
+def _hold_signals() -> None:
+    # CPython forgets signals that reach a child before it knows that it is one; while they are blocked, they wait.
+    if _standing:
+        _masks.append(set(signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)))  # type: ignore[arg-type]
+
+
+def _release_signals() -> None:
+    if _masks:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop())
+
+
+def _step_aside_in_child() -> None:
+    while _standing:
+        _standing.pop().step_aside()
+    _release_signals()
+    _masks.clear()  # Of other threads that were about to fork.
+
+
+os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_step_aside_in_child)
