@@ -5,8 +5,9 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, cast
 
 from wove.errors import TaskTimeoutError
-from wove.flow.mapping import LoopMap, ThreadMap, check_source, item_call
-from wove.flow.runs import Outcome, TaskRun, note_where, own_failure
+from wove.flow.mapping import LoopMap, ThreadMap, item_call
+from wove.flow.runs import Outcome, TaskRun, discard, note_where, own_failure
+from wove.flow.sources import check_source
 from wove.flow.tasks import callable_by_name
 
 if TYPE_CHECKING:
@@ -40,14 +41,20 @@ class Call:
         item = run.node.item_parameter
         self._function = spec.function if item is None else callable_by_name(spec.function, item, spec.parameters)
 
-    async def outcome(self, arguments: dict[str, Any], item: int | None = None) -> Outcome:
-        """Make every attempt with these arguments, in the context of the current asyncio task; return the outcome."""
-        run, number = self._run, 1
+    async def outcome(self, arguments: dict[str, Any], item: int | None = None, *, first: int = 1) -> Outcome:
+        """Make every attempt with these arguments, in the context of the current asyncio task; return the outcome.
+
+        Args:
+            arguments: by name.
+            item: the index of the item that is among them.
+            first: the number of the first attempt to make.
+        """
+        run, number = self._run, first
         while True:
             outcome = await self._within_timeout(arguments, number, item)
             failure = outcome[1]
             # Only an Exception is retried: an interrupt or an exit is meant to end things.
-            if number > run.options["retries"] or not isinstance(failure, Exception):
+            if number > run.options["retries"] or not isinstance(failure, Exception) or self._given_up():
                 break
             notify = self._engine.hooks.wove_task_retried
             if notify is not None:
@@ -57,18 +64,24 @@ class Call:
             note_where(failure, task=run.name, environment=run.environment, item=item)
         return outcome
 
+    def _given_up(self) -> bool:
+        current = asyncio.current_task()
+        return self._engine.stopping or (current is not None and current.cancelling() > 0)
+
     async def _within_timeout(self, arguments: dict[str, Any], number: int, item: int | None) -> Outcome:
         seconds = self._run.options["timeout"]
         if seconds is None:
             return await self._attempt(arguments, number, item)
         try:
-            async with asyncio.timeout(seconds):
-                return await self._attempt(arguments, number, item)
+            async with asyncio.timeout(seconds) as clock:
+                return await self._attempt(arguments, number, item, clock)
         except TimeoutError:
             # The attempt returns its own TimeoutErrors as outcomes, so this one can only be the deadline.
             return None, TaskTimeoutError(self._run.name, seconds)
 
-    async def _attempt(self, arguments: dict[str, Any], number: int, item: int | None) -> Outcome:
+    async def _attempt(
+        self, arguments: dict[str, Any], number: int, item: int | None, clock: asyncio.Timeout | None = None
+    ) -> Outcome:
         engine, run = self._engine, self._run
 
         async def attempt() -> Outcome:
@@ -76,7 +89,7 @@ class Call:
             if notify is not None:
                 place = run.environment
                 notify(weave=engine.weave, task=run.name, item=item, attempt=number, environment=place)
-            return await self._place(arguments, number, item)
+            return await self._place(arguments, number, item, clock)
 
         around = engine.hooks.wove_around_task
         if around is None:
@@ -85,17 +98,24 @@ class Call:
             attempt, weave=engine.weave, task=run.name, environment=run.environment, attempt=number, item=item
         )
 
-    async def _place(self, arguments: dict[str, Any], number: int, item: int | None) -> Outcome:
-        run = self._run
+    async def _place(
+        self, arguments: dict[str, Any], number: int, item: int | None, clock: asyncio.Timeout | None
+    ) -> Outcome:
+        engine, run = self._engine, self._run
         if not run.is_local:
-            remote = self._engine.remotely(run, self._function, arguments, attempt=number, item=item)
-            return await awaited(remote, run.name)
+            return await awaited(engine.remotely(run, self._function, arguments, attempt=number, item=item), run.name)
         if run.node.spec.is_async:
-            return await awaited(self._function(**arguments), run.name)
-        value, failure = await self._engine.in_thread(copy_context(), self._function, arguments)
-        if failure is None and hasattr(type(value), "__await__"):
-            return await awaited(value, run.name)
-        return value, failure
+            try:
+                value = self._function(**arguments)
+            except BaseException as error:  # A decorator may look asynchronous and be it in part only.
+                return None, error
+        else:
+            value, failure = await engine.in_thread(
+                copy_context(), self._function, arguments, urgent=run.is_merge, clock=clock
+            )
+            if failure is not None or not hasattr(type(value), "__await__"):
+                return value, failure
+        return await awaited(value, run.name)
 
 
 async def map_over(engine: "Engine", run: TaskRun, source: Any, arguments: dict[str, Any]) -> Outcome:
@@ -107,26 +127,30 @@ async def map_over(engine: "Engine", run: TaskRun, source: Any, arguments: dict[
     try:
         check_source(run, source)
         if _fits_threads(engine, run, source):
-            values = await ThreadMap(engine, run, item_call(run, arguments)).outcome(source)
-            return await _settled(engine, run, values)
+            return await _map_on_threads(engine, run, source, arguments)
         parameter = cast(str, run.node.item_parameter)
         call = Call(engine, run)
 
         async def one(item: Any, index: int) -> Outcome:
             return await call.outcome({parameter: item, **arguments}, index)
 
-        plain = run.plain and engine.unobserved and run.node.spec.is_async
-        return await LoopMap(engine, run, one, item_call(run, arguments) if plain else None).outcome(source)
+        plain = item_call(run, arguments) if run.plain and engine.unobserved and run.node.spec.is_async else None
+        return await LoopMap(engine, run, one, plain, limit=_most_at_once(engine, run)).outcome(source)
     except Exception as error:  # The source, not an item.
         return None, error
+
+
+def _most_at_once(engine: "Engine", run: TaskRun) -> int | None:
+    workers = run.options["workers"]
+    # More items than threads would do nothing but wait for one.
+    return min(workers or engine.max_workers, engine.max_workers) if run.on_threads else workers
 
 
 def _fits_threads(engine: "Engine", run: TaskRun, source: Any) -> bool:
     """Whether threads may drain the items by themselves: nothing of an item concerns the loop."""
     options = run.options
     return (
-        run.is_local
-        and not run.node.spec.is_async
+        run.on_threads
         and engine.unobserved
         and engine.hooks.wove_task_retried is None
         and options["timeout"] is None
@@ -135,16 +159,31 @@ def _fits_threads(engine: "Engine", run: TaskRun, source: Any) -> bool:
     )
 
 
-async def _settled(engine: "Engine", run: TaskRun, outcome: Outcome) -> Outcome:
-    """Await what a synchronous callable returned where it returned awaitables, as a lambda around a coroutine does."""
-    values, failure = outcome
+async def _map_on_threads(engine: "Engine", run: TaskRun, source: Any, arguments: dict[str, Any]) -> Outcome:
+    mapping = ThreadMap(engine, run, item_call(run, arguments))
+    values, failure = await mapping.outcome(source)
     if failure is not None or not any(hasattr(type(value), "__await__") for value in values):
-        return outcome
+        return values, failure
+    return await _await_values(engine, run, values, items=mapping.items, arguments=arguments)
 
-    async def value_of(value: Any) -> Any:
-        return await value if hasattr(type(value), "__await__") else value
+
+async def _await_values(
+    engine: "Engine", run: TaskRun, values: list[Any], *, items: dict[int, Any], arguments: dict[str, Any]
+) -> Outcome:
+    """Await what a synchronous callable returned where it returned awaitables, as a lambda around a coroutine does."""
+    parameter = cast(str, run.node.item_parameter)
 
     async def one(value: Any, index: int) -> Outcome:
-        return await awaited(value_of(value), run.name)
+        if not hasattr(type(value), "__await__"):
+            return value, None
+        outcome = await awaited(value, run.name)
+        if isinstance(outcome[1], Exception) and index in items:
+            # The first attempt was the call on the thread.
+            return await Call(engine, run).outcome({parameter: items[index], **arguments}, index, first=2)
+        return outcome
 
-    return await LoopMap(engine, run, one).outcome(values)
+    try:
+        return await LoopMap(engine, run, one, limit=run.options["workers"]).outcome(values)
+    finally:
+        for value in values:
+            discard(value)

@@ -2,13 +2,15 @@
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from wove.errors import TaskCancelledError
-from wove.flow.mapping import pull_chunk
-from wove.flow.runs import Outcome, TaskRun
+from wove.errors import TaskCancelledError, TaskStopped
+from wove.flow.runs import Outcome, TaskRun, all_ended
+from wove.flow.thread_calls import ThreadCall
 from wove.flow.threads import ThreadPool
 
 if TYPE_CHECKING:
@@ -16,11 +18,13 @@ if TYPE_CHECKING:
     from wove.flow.planning import Defaults
     from wove.plugins.hooks import ActiveHooks
 
+T = TypeVar("T")
+
 
 class Engine:
     """Runs calls for the tasks, items and merges of one weave, where their environments say.
 
-    Lives as long as the weave runs, on the event loop that `open` is called on. Threads come and go through `submit`
+    Lives as long as the weave runs, on the event loop that `open` is called on. Threads come and go through `threads`
     and `call_soon`; a task that blocks in `merge` enters through `wait_for`.
 
     Attributes:
@@ -31,6 +35,8 @@ class Engine:
         environments: the definitions of the remote environments by name; a merge may add one.
         max_workers: the most threads.
         max_pending: the most items of a map, or None.
+        threads: the threads of synchronous calls.
+        stopping: nothing new is to be started, neither tasks nor attempts.
     """
 
     # Threads cannot be stopped: once the weave has failed, what they are doing gets this many seconds to end, so that a
@@ -57,10 +63,13 @@ class Engine:
         self.failures: list[BaseException] = []
         # Whether nobody listens to single attempts, so that a call without options needs no more than the call.
         self.unobserved = hooks.wove_task_started is None and hooks.wove_around_task is None
+        self.threads = ThreadPool(max_workers)
+        self.stopping = False
         self._run_config = run_config
-        self._pool: ThreadPool | None = None
         self._runtime: asyncio.Task[ExecutorRuntime] | None = None
-        self._merges: set[concurrent.futures.Future[Any]] = set()
+        self._merges: set[asyncio.Task[Outcome]] = set()
+        # How many merges the loops of synchronous tasks wait for, by their threads.
+        self._lending: dict[int, int] = {}
         self._ended = False
 
     async def open(self) -> None:
@@ -74,23 +83,28 @@ class Engine:
             await self._started_runtime()
 
     async def close(self) -> None:
-        """Let the threads go, without waiting for busy ones, and stop the remote environments."""
+        """End the merges, let the threads go, without waiting for busy ones, and stop the remote environments."""
         self._ended = True
-        self.stop_merges()
-        if self._pool is not None:
-            self._pool.close()
-        if self._runtime is not None:
-            await asyncio.wait([self._runtime])
-            if not self._runtime.cancelled() and self._runtime.exception() is None:
-                await self._runtime.result().stop()
+        try:
+            if self._merges:
+                self.stop_merges()
+                await all_ended(self._merges)
+        finally:
+            try:
+                if self._runtime is not None:
+                    await all_ended([self.start(self._stop_runtime(self._runtime))])
+            finally:
+                self.threads.close()
+
+    def start(self, coroutine: Coroutine[Any, Any, T], context: Context | None = None) -> "asyncio.Task[T]":
+        """Start a coroutine on the loop, at the earliest in its next round.
+
+        Not by `create_task`: a loop may be told to run new tasks at once (`asyncio.eager_task_factory`), inside of
+        whoever starts them, who is not prepared for what they may bring about.
+        """
+        return asyncio.Task(coroutine, loop=self.loop, context=context)
 
     # --- threads ---
-
-    @property
-    def threads(self) -> ThreadPool:
-        if self._pool is None:
-            self._pool = ThreadPool(self.max_workers)
-        return self._pool
 
     def call_soon(self, callback: Callable[[], object]) -> None:
         """Call something on the loop, from any thread. A thread that outlives the weave is not listened to any more."""
@@ -100,58 +114,116 @@ class Engine:
             if not self.loop.is_closed():
                 raise
 
-    async def in_thread(self, context: Context, function: Callable[..., Any], arguments: dict[str, Any]) -> Outcome:
-        """Call a function on one of the threads. When cancelled, it is waited for no longer and its thread replaced."""
-        call = _ThreadCall(self, context, function, arguments)
-        self.threads.submit(call)
-        try:
-            return await call.ended
-        except asyncio.CancelledError:
-            call.abandon()
-            raise
+    async def in_thread(
+        self,
+        context: Context,
+        function: Callable[..., Any],
+        arguments: dict[str, Any],
+        *,
+        urgent: bool = False,
+        clock: "asyncio.Timeout | None" = None,
+    ) -> Outcome:
+        """Call a function on one of the threads. When cancelled, it is waited for no longer and its thread replaced.
 
-    async def pull(self, source: Any, context: Context) -> AsyncIterator[Any]:
-        """Iterate over a source whose iteration may block, only as far as items are asked for."""
-        if hasattr(type(source), "__aiter__"):
-            async for item in source:
-                yield item
-            return
-        iterator, failure = await self.in_thread(context.copy(), lambda: iter(source), {})
-        while failure is None:
-            chunk, failure = await self.in_thread(context.copy(), pull_chunk, {"iterator": iterator})
-            if failure is None and not chunk:
-                return
-            for item in chunk or ():
-                yield item
-        raise failure
+        Args:
+            context: what it runs in.
+            function, arguments: what is called, with keywords.
+            urgent: another thread waits for it.
+            clock: stands while the call waits for a thread.
+        """
+        return await ThreadCall(self, context, function, arguments).outcome(urgent=urgent, clock=clock)
 
     # --- merges ---
 
-    def wait_for(self, coroutine: Coroutine[Any, Any, Any], what: str) -> Any:
-        """Block the calling thread until a coroutine has run on the loop, and return its value.
+    def wait_for(self, merged: Coroutine[Any, Any, Outcome], what: str) -> Outcome:
+        """Block the calling thread until a merge has run on the loop, and return its outcome.
 
         Raises:
-            TaskCancelledError: the weave stopped before it had.
+            TaskStopped: the weave stopped before it had.
+            TaskCancelledError: the weave is over.
         """
-        if self._ended:
-            coroutine.close()
-            raise TaskCancelledError(what, reason="because its weave is over")
-        waiting = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        self._merges.add(waiting)
+        waiting = self._begin_merge(merged, what)
         # The blocked thread does nothing: another one may do what it waits for.
-        self.threads.lend()
+        self._lend(waiting)
         try:
             return waiting.result()
-        except concurrent.futures.CancelledError:
-            raise TaskCancelledError(what, reason="because its weave stopped") from None
         finally:
-            self._merges.discard(waiting)
-            self.threads.reclaim()
+            self._reclaim()
+
+    async def wait_elsewhere(self, merged: Coroutine[Any, Any, Outcome], what: str) -> Outcome:
+        """Await a merge on another loop than the weave's, such as that of ``asyncio.run`` in a synchronous task.
+
+        Raises:
+            TaskStopped, TaskCancelledError: as in `wait_for`.
+        """
+        waiting = self._begin_merge(merged, what)
+        self._lend(waiting)
+        try:
+            return await asyncio.wrap_future(waiting)
+        finally:
+            self._reclaim()
 
     def stop_merges(self) -> None:
-        """Cancel what blocked threads wait for."""
-        for waiting in list(self._merges):
-            waiting.cancel()
+        """Cancel what threads wait for."""
+        for merge in self._merges:
+            merge.cancel()
+
+    def refuse_if_over(self, what: str) -> None:
+        """Raise TaskCancelledError if the weave has ended."""
+        if self._ended:
+            raise TaskCancelledError(what, reason="because its weave is over")
+
+    def _begin_merge(self, merged: Coroutine[Any, Any, Outcome], what: str) -> "concurrent.futures.Future[Outcome]":
+        waiting: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
+        try:
+            self.loop.call_soon_threadsafe(self._run_merge, merged, waiting, what)
+        except RuntimeError:
+            merged.close()
+            raise TaskCancelledError(what, reason="because its weave is over") from None
+        return waiting
+
+    def _run_merge(
+        self, merged: Coroutine[Any, Any, Outcome], waiting: "concurrent.futures.Future[Outcome]", what: str
+    ) -> None:
+        if self._ended:
+            merged.close()
+            waiting.set_exception(TaskCancelledError(what, reason="because its weave is over"))
+            return
+        task = self.start(merged)
+        self._merges.add(task)
+        task.add_done_callback(partial(self._merge_ended, waiting, what))
+        # Whoever waits on another loop may lose patience.
+        waiting.add_done_callback(lambda _: self.call_soon(task.cancel) if waiting.cancelled() else None)
+
+    def _merge_ended(
+        self, waiting: "concurrent.futures.Future[Outcome]", what: str, task: "asyncio.Task[Outcome]"
+    ) -> None:
+        self._merges.discard(task)
+        if not waiting.set_running_or_notify_cancel():
+            return
+        if task.cancelled():
+            waiting.set_exception(TaskStopped(f"{what} was stopped together with its weave."))
+        elif (error := task.exception()) is not None:
+            waiting.set_exception(error)
+        else:
+            waiting.set_result(task.result())
+
+    def _lend(self, waiting: "concurrent.futures.Future[Outcome]") -> None:
+        thread = get_ident()
+        if thread not in self._lending:
+            try:
+                self.threads.lend()
+            except RuntimeError:
+                waiting.cancel()
+                raise
+        self._lending[thread] = self._lending.get(thread, 0) + 1
+
+    def _reclaim(self) -> None:
+        thread = get_ident()
+        self._lending[thread] -= 1
+        if not self._lending[thread]:
+            del self._lending[thread]
+            self.threads.reclaim()
 
     # --- remote environments ---
 
@@ -173,15 +245,10 @@ class Engine:
         return await runtime.run_task(task_name=run.name, task_func=function, task_args=arguments, task_info=info)
 
     async def _started_runtime(self) -> "ExecutorRuntime":
-        if self._runtime is None:
-            self._runtime = self.loop.create_task(self._start_runtime())
-        try:
-            return await asyncio.shield(self._runtime)
-        except asyncio.CancelledError:
-            if self._runtime.cancelled():
-                raise
-            self._runtime.cancel()
-            raise
+        if self._runtime is None or _has_failed(self._runtime):
+            self._runtime = self.start(self._start_runtime())
+        # Others may be waiting for it too, so giving up leaves it alone; `close` ends it in any case.
+        return await asyncio.shield(self._runtime)
 
     async def _start_runtime(self) -> "ExecutorRuntime":
         from wove.environment.routing import ExecutorRuntime
@@ -191,40 +258,12 @@ class Engine:
         await runtime.start()
         return runtime
 
+    async def _stop_runtime(self, starting: "asyncio.Task[ExecutorRuntime]") -> None:
+        starting.cancel()
+        await asyncio.wait([starting])
+        if not _has_failed(starting):
+            await starting.result().stop()
 
-class _ThreadCall:
-    """One call on a thread, and the future on the loop that waits for its outcome."""
 
-    __slots__ = ("_abandoned", "_arguments", "_context", "_engine", "_function", "_running", "ended")
-
-    def __init__(
-        self, engine: Engine, context: Context, function: Callable[..., Any], arguments: dict[str, Any]
-    ) -> None:
-        self.ended: asyncio.Future[Outcome] = engine.loop.create_future()
-        self._engine = engine
-        self._context = context
-        self._function = function
-        self._arguments = arguments
-        self._running = False
-        self._abandoned = False
-
-    def __call__(self) -> None:
-        if self._abandoned:
-            return
-        self._running = True
-        try:
-            outcome: Outcome = self._context.run(self._function, **self._arguments), None
-        except BaseException as error:
-            outcome = None, error
-        self._engine.call_soon(lambda: self._report(outcome))
-
-    def abandon(self) -> None:
-        self._abandoned = True
-        if self._running:
-            self._engine.threads.lend()
-
-    def _report(self, outcome: Outcome) -> None:
-        if self._abandoned:
-            self._engine.threads.reclaim()
-        elif not self.ended.done():
-            self.ended.set_result(outcome)
+def _has_failed(task: "asyncio.Task[Any]") -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)

@@ -2,56 +2,17 @@
 
 import asyncio
 import threading
-from collections import deque
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Coroutine,
-    ItemsView,
-    Iterable,
-    Iterator,
-    KeysView,
-    Sequence,
-    ValuesView,
-)
-from itertools import islice
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import aclosing
+from contextvars import Context
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from wove.flow.runs import Outcome, TaskRun, note_where, own_failure
+from wove.flow.runs import Outcome, TaskRun, all_ended, cancelled_inside, discard, note_where
+from wove.flow.sources import plain_items, pulled, too_many
 
 if TYPE_CHECKING:
     from wove.flow.engine import Engine
-
-# Iterating over these can neither block nor run anybody's code.
-_PLAIN = (list, tuple, range, dict, set, frozenset, str, bytes, deque, KeysView, ValuesView, ItemsView)
-_PULL_SECONDS = 0.005
-_PULL_ITEMS = 1000
-
-
-def plain_items(source: Any) -> Sequence[Any] | None:
-    """Return the items of a builtin container; None for anything whose iteration may block or never end."""
-    if type(source) in (list, tuple, range):
-        items: Sequence[Any] = source
-        return items
-    return list(source) if isinstance(source, _PLAIN) else None
-
-
-def check_source(run: TaskRun, source: Any) -> None:
-    """Raise TypeError unless a mapped task's source can be iterated over."""
-    if isinstance(source, Iterable) or hasattr(type(source), "__aiter__") or hasattr(type(source), "__getitem__"):
-        return
-    name = run.node.spec.source_name
-    what = f"the result of {name!r}" if name else "a value"
-    kind = type(source).__name__
-    raise TypeError(f"Task {run.name!r} is mapped over {what} of type {kind!r}, which cannot be iterated over.")
-
-
-def too_many(run: TaskRun, limit: int) -> RuntimeError:
-    return RuntimeError(
-        f"Task {run.name!r} is mapped over more than max_pending={limit} items. "
-        "Raise max_pending or map over fewer items."
-    )
 
 
 class LoopMap:
@@ -65,6 +26,7 @@ class LoopMap:
         run: the record of the mapped task.
         call: runs one item to its outcome, given its index; every exception but a cancellation is part of the outcome.
         plain: the coroutine function itself, where no option asks for more than one call of it.
+        limit: the most items at a time, or None.
     """
 
     def __init__(
@@ -73,78 +35,117 @@ class LoopMap:
         run: TaskRun,
         call: Callable[[Any, int], Coroutine[Any, Any, Outcome]],
         plain: Callable[[Any], Coroutine[Any, Any, Any]] | None = None,
+        *,
+        limit: int | None = None,
     ) -> None:
         self._engine = engine
         self._run = run
         self._call = call
         self._plain = plain
-        self._loop = engine.loop
         self._results: list[Any] = []
         self._spans: list[tuple[float, float] | None] = []
         run.items = self._spans
+        # The items that run, and the feeder that starts them one by one, if there is one.
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
-        self._limit = run.options["workers"] or 0
+        self._closing = False
+        self._cut_short = False
+        self._limit = limit or 0
         per_minute = run.options["limit_per_minute"]
         self._interval = 60.0 / per_minute if per_minute else 0.0
         self._next_start = 0.0
-        self._wake: asyncio.Future[None] | None = None
+        # What the feeder waits for, and what `outcome` waits for.
+        self._turn: asyncio.Future[None] | None = None
+        self._over: asyncio.Future[None] | None = None
 
     async def outcome(self, source: Any) -> Outcome:
         """Run all items of the source; the result is the list of values in the items' order, or the first failure."""
         try:
-            await self._start_all(source)
+            self._begin(source)
             while self._tasks and not self._failures:
-                await self._sleep()
+                self._over = self._engine.loop.create_future()
+                await self._over
+            if self._failures and self._run.on_threads and self._tasks:
+                # Threads cannot be stopped: what they are doing gets a moment to end, lest its failure be lost.
+                await asyncio.wait(self._tasks, timeout=self._engine.SETTLE_SECONDS)
         finally:
-            await self._end_tasks()
+            self._closing = True
+            for task in self._tasks:
+                task.cancel()
+            await all_ended(self._tasks)
         if self._failures:
             return None, self._failures[0]
+        if self._cut_short:
+            raise asyncio.CancelledError
         return self._results, None
 
-    async def _start_all(self, source: Any) -> None:
+    def _begin(self, source: Any) -> None:
         most = self._engine.max_pending
         items = plain_items(source)
-        if items is not None:
-            if most is not None and len(items) > most:
-                raise too_many(self._run, most)
-            if not self._limit and not self._interval:
-                for item in items:
-                    self._start(item)
-                return
-            pulled = _pull_plain(items)
-        else:
-            pulled = self._engine.pull(source, self._run.context)
-        async for item in pulled:
-            if most is not None and len(self._results) >= most:
-                raise too_many(self._run, most)
-            await self._wait_for_turn()
-            if self._failures:
-                return
+        if items is not None and most is not None and len(items) > most:
+            raise too_many(self._run, most)
+        if items is None or self._limit or self._interval:
+            self._spawn(self._feed(source if items is None else items, plain=items is not None))
+            return
+        for item in items:
             self._start(item)
 
-    async def _wait_for_turn(self) -> None:
-        while self._limit and len(self._tasks) >= self._limit and not self._failures:
-            await self._sleep()
+    async def _feed(self, source: Any, *, plain: bool) -> None:
+        try:
+            if plain:
+                for item in source:
+                    if not await self._start_in_turn(item):
+                        return
+            else:
+                async with aclosing(pulled(self._engine, self._run, source)) as items:
+                    async for item in items:
+                        if not await self._start_in_turn(item):
+                            return
+        except BaseException as error:
+            if self._closing and isinstance(error, asyncio.CancelledError):
+                raise
+            # The source failed, not an item: the task's own failure, which the runner notes.
+            self._failures.append(self._failure(error))
+
+    async def _start_in_turn(self, item: Any) -> bool:
+        """Start an item as soon as the limits let it; return whether the map goes on."""
+        most = self._engine.max_pending
+        if most is not None and len(self._results) >= most:
+            raise too_many(self._run, most)
+        # The feeder is one of the tasks.
+        while self._limit and len(self._tasks) > self._limit:
+            self._turn = self._engine.loop.create_future()
+            await self._turn
         if self._interval:
-            now = self._loop.time()
-            while now < self._next_start and not self._failures:
-                await self._sleep(self._next_start - now)
-                now = self._loop.time()
-            self._next_start = max(now, self._next_start) + self._interval
+            await self._pause()
+        if self._closing or self._failures or self._engine.stopping:
+            self._cut_short = True
+            return False
+        self._start(item)
+        return True
+
+    async def _pause(self) -> None:
+        loop = self._engine.loop
+        await asyncio.sleep(self._next_start - loop.time())
+        self._next_start = max(loop.time(), self._next_start) + self._interval
 
     def _start(self, item: Any) -> None:
         index = len(self._results)
         self._results.append(None)
         self._spans.append(None)
-        one = self._one(index, item) if self._plain is None else self._one_plain(index, item, self._plain)
-        task = self._loop.create_task(one, context=self._run.context.copy())
+        self._spawn(self._one(index, item) if self._plain is None else self._one_plain(index, item, self._plain))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._engine.start(coroutine, self._run.context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     async def _one(self, index: int, item: Any) -> None:
         started = perf_counter()
-        value, failure = await self._call(item, index)
+        try:
+            value, failure = await self._call(item, index)
+        except BaseException as error:
+            value, failure = None, self._failure(error)
         self._spans[index] = (started, perf_counter())
         if failure is None:
             self._results[index] = value
@@ -157,9 +158,15 @@ class LoopMap:
         try:
             self._results[index] = await function(item)
         except BaseException as error:
-            failure = own_failure(error, self._run.name)
-            self._failed(failure, index)
+            self._failed(self._failure(error), index)
         self._spans[index] = (started, perf_counter())
+
+    def _failure(self, error: BaseException) -> BaseException:
+        if not isinstance(error, asyncio.CancelledError):
+            return error
+        if self._closing:
+            raise error
+        return cancelled_inside(error, self._run.name)
 
     def _failed(self, failure: BaseException, index: int) -> None:
         note_where(failure, task=self._run.name, environment=self._run.environment, item=index)
@@ -168,52 +175,19 @@ class LoopMap:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if (self._failures or self._limit or not self._tasks) and self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
-
-    async def _sleep(self, seconds: float | None = None) -> None:
-        self._wake = self._loop.create_future()
-        timer = None if seconds is None else self._loop.call_later(seconds, self._wake_up, self._wake)
-        try:
-            await self._wake
-        finally:
-            self._wake = None
-            if timer is not None:
-                timer.cancel()
-
-    @staticmethod
-    def _wake_up(wake: "asyncio.Future[None]") -> None:
-        if not wake.done():
-            wake.set_result(None)
-
-    async def _end_tasks(self) -> None:
-        pending = list(self._tasks)
-        for task in pending:
-            task.cancel()
-        if pending:
-            await asyncio.wait(pending)
-
-
-async def _pull_plain(items: Iterable[Any]) -> AsyncIterator[Any]:
-    for item in items:
-        yield item
-
-
-def pull_chunk(iterator: Iterator[Any]) -> list[Any]:
-    """Take items for a few milliseconds, at least one; an empty list means that there are no more."""
-    chunk: list[Any] = []
-    until = perf_counter() + _PULL_SECONDS
-    for item in islice(iterator, _PULL_ITEMS):
-        chunk.append(item)
-        if perf_counter() > until:
-            break
-    return chunk
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
+        if (self._failures or not self._tasks) and self._over is not None and not self._over.done():
+            self._over.set_result(None)
 
 
 class ThreadMap:
     """Maps a synchronous callable: threads drain the items, so that an item costs neither a future nor a wake-up.
 
     Each thread that takes an item starts the next thread first, as long as there are items and threads to be had.
+
+    Attributes:
+        items: the items, by index, of the calls that returned an awaitable and may be made again.
     """
 
     def __init__(self, engine: "Engine", run: TaskRun, call: Callable[[Any], Any]) -> None:
@@ -222,17 +196,23 @@ class ThreadMap:
         self._call = call
         self._workers = min(run.options["workers"] or engine.max_workers, engine.max_workers)
         self._attempts = run.options["retries"] + 1
+        # The first is held while the source gives an item, which may take long; the second for moments.
+        self._source_lock = threading.Lock()
         self._lock = threading.Lock()
-        self._source: Any = ()
-        self._items: Iterator[Any] | None = None
+        self._source: Iterator[Any] = iter(())
         self._length: int | None = None
+        self._exhausted = False
         self._results: list[Any] = []
         self._spans: list[tuple[float, float] | None] = []
         run.items = self._spans
+        self.items: dict[int, Any] = {}
         self._failures: list[BaseException] = []
-        self._active = 0
-        self._spawned = 0
-        self._exhausted = False
+        # Threads that drain, or stand in the queue to go on with it; those that are at it; all that ever were.
+        self._draining = 0
+        self._busy = 0
+        self._threads = 0
+        self._given_up = False
+        self._cut_short = False
         self._over: asyncio.Future[None] | None = None
 
     async def outcome(self, source: Any) -> Outcome:
@@ -243,46 +223,67 @@ class ThreadMap:
             if most is not None and len(items) > most:
                 raise too_many(self._run, most)
             self._length = len(items)
-        self._source = source if items is None else items
         if self._length == 0:
             return [], None
+        self._source = _in_context(source, self._run.context.copy()) if items is None else iter(items)
         self._over = self._engine.loop.create_future()
-        with self._lock:
-            self._add_thread()
+        self._add_thread()
         try:
             await self._over
         finally:
-            self._exhausted = True
+            self._give_up()
+            if self._failures or self._over.cancelled():
+                for value in self._results:
+                    discard(value)
         if self._failures:
             return None, self._failures[0]
+        if self._cut_short:
+            raise asyncio.CancelledError
         return self._results, None
 
     def _add_thread(self) -> None:
-        self._spawned += 1
-        self._active += 1
-        self._engine.threads.submit(self._drain)
+        with self._lock:
+            if self._threads == self._workers or self._given_up:
+                return
+            self._threads += 1
+            self._draining += 1
+        self._engine.threads.submit(self._drain, urgent=self._run.is_merge)
+
+    def _enter(self) -> bool:
+        with self._lock:
+            self._busy += not self._given_up
+            return not self._given_up
 
     def _drain(self) -> None:
+        if not self._enter():
+            return
+        again = False
         try:
-            while self._take_one():
-                pass
+            # Whoever waits for a thread gets this one after the item; the map goes to the end of the queue.
+            while not again and self._take_one():
+                again = self._engine.threads.crowded
         except BaseException as error:  # The source itself failed.
             self._failed(error)
         with self._lock:
-            self._active -= 1
-            last = self._active == 0
-        if last:
+            self._busy -= 1
+            self._draining -= not again
+            last, given_up = self._draining == 0, self._given_up
+        if given_up:
+            self._engine.threads.restore()
+        elif again:
+            self._engine.threads.submit(self._drain, urgent=self._run.is_merge)
+        elif last:
             self._engine.call_soon(self._all_ended)
 
     def _take_one(self) -> bool:
-        with self._lock:
+        with self._source_lock:
             if self._exhausted:
                 return False
-            if self._items is None:
-                # Already this may block: a database query, a lazy file.
-                self._items = iter(self._source)
+            if self._engine.stopping:
+                self._cut_short = True
+                return False
             try:
-                item = next(self._items)
+                item = next(self._source)
             except StopIteration:
                 self._exhausted = True
                 return False
@@ -292,8 +293,8 @@ class ThreadMap:
                 raise too_many(self._run, most)
             self._results.append(None)
             self._spans.append(None)
-            if self._spawned < self._workers and (self._length is None or index + 1 < self._length):
-                self._add_thread()
+        if self._threads < self._workers and (self._length is None or index + 1 < self._length):
+            self._add_thread()
         self._run_item(index, item)
         return True
 
@@ -301,14 +302,23 @@ class ThreadMap:
         started = perf_counter()
         for attempt in range(1, self._attempts + 1):
             try:
-                self._results[index] = self._run.context.copy().run(self._call, item)
+                value = self._run.context.copy().run(self._call, item)
             except BaseException as error:
-                if attempt < self._attempts and isinstance(error, Exception) and not self._exhausted:
+                if attempt < self._attempts and isinstance(error, Exception) and not self._failures:
                     continue
                 note_where(error, task=self._run.name, environment=self._run.environment, item=index)
                 self._failed(error)
+            else:
+                self._keep(index, value, item)
             break
         self._spans[index] = (started, perf_counter())
+
+    def _keep(self, index: int, value: Any, item: Any) -> None:
+        self._results[index] = value
+        if self._attempts > 1 and hasattr(type(value), "__await__"):
+            self.items[index] = item
+        if self._given_up:
+            discard(value)
 
     def _failed(self, error: BaseException) -> None:
         with self._lock:
@@ -323,9 +333,26 @@ class ThreadMap:
     def _give_up_soon(self) -> None:
         self._engine.loop.call_later(self._engine.SETTLE_SECONDS, self._all_ended)
 
+    def _give_up(self) -> None:
+        """Wait for no thread any more; those that are stuck get replaced."""
+        with self._lock:
+            self._given_up = self._exhausted = True
+            stuck = self._busy
+        for _ in range(stuck):
+            self._engine.threads.replace()
+
     def _all_ended(self) -> None:
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
+
+
+def _in_context(source: Any, context: Context) -> Iterator[Any]:
+    """Iterate within one context: what a generator sets, it finds again."""
+    # Already this may block: a database query, a lazy file.
+    iterator = context.run(iter, source)
+    end = object()
+    while (item := context.run(next, iterator, end)) is not end:
+        yield item
 
 
 def item_call(run: TaskRun, arguments: dict[str, Any]) -> Callable[[Any], Any]:

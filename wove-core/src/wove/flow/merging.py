@@ -9,7 +9,7 @@ from wove.flow.attempts import Call, map_over
 from wove.flow.current import current_engine
 from wove.flow.engine import Engine
 from wove.flow.graph import Node
-from wove.flow.runs import TaskRun
+from wove.flow.runs import Outcome, TaskRun
 from wove.flow.tasks import UNMAPPED, Parameters, TaskSpec, is_iterable, name_of
 from wove.options import TaskOptions, check_options
 
@@ -50,15 +50,36 @@ def merge(
     check_options(options, where=name, mapped=iterable is not None)
     if iterable is not None and not is_iterable(iterable):
         raise TypeError(f"{name}: {type(iterable).__name__!r} cannot be iterated over.")
+    engine.refuse_if_over(name)
     run = _record(engine, name, callable, iterable is not None, options)
-    merged = _merged(engine, run, iterable)
     try:
         running = asyncio.get_running_loop()
     except RuntimeError:
-        return engine.wait_for(merged, name)
+        return _unpacked(engine.wait_for(_outcome(engine, run, iterable), name))
     if running is engine.loop:
-        return merged
-    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(merged, engine.loop))
+        return _merged(engine, run, iterable)
+    return _merged_elsewhere(engine, run, iterable)
+
+
+async def _merged(engine: Engine, run: TaskRun, iterable: Any) -> Any:
+    return _unpacked(await _outcome(engine, run, iterable))
+
+
+async def _merged_elsewhere(engine: Engine, run: TaskRun, iterable: Any) -> Any:
+    return _unpacked(await engine.wait_elsewhere(_outcome(engine, run, iterable), run.name))
+
+
+def _unpacked(outcome: Outcome) -> Any:
+    value, failure = outcome
+    if failure is not None:
+        raise failure
+    return value
+
+
+async def _outcome(engine: Engine, run: TaskRun, iterable: Any) -> Outcome:
+    if run.node.spec.mapped:
+        return await map_over(engine, run, iterable, {})
+    return await Call(engine, run).outcome({})
 
 
 def _record(engine: Engine, name: str, function: Callable[..., Any], mapped: bool, options: TaskOptions) -> TaskRun:
@@ -75,13 +96,3 @@ def _record(engine: Engine, name: str, function: Callable[..., Any], mapped: boo
     if not settings.is_local:
         engine.environments.setdefault(settings.name, settings.definition)
     return TaskRun(node, effective, environment=settings.name, is_local=settings.is_local, context=copy_context())
-
-
-async def _merged(engine: Engine, run: TaskRun, iterable: Any) -> Any:
-    if run.node.spec.mapped:
-        value, failure = await map_over(engine, run, iterable, {})
-    else:
-        value, failure = await Call(engine, run).outcome({})
-    if failure is not None:
-        raise failure
-    return value

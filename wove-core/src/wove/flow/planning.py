@@ -11,10 +11,10 @@ from wove.errors import OptionError, did_you_mean
 from wove.flow.current import current_engine
 from wove.flow.engine import Engine
 from wove.flow.graph import Graph
-from wove.flow.mapping import plain_items
 from wove.flow.result import WoveResult
 from wove.flow.runner import Runner
 from wove.flow.runs import TaskRun
+from wove.flow.sources import plain_items
 from wove.flow.tasks import TaskSpec
 from wove.options import TASK_OPTIONS, WEAVE_DEFAULTS, WEAVE_OPTIONS, TaskOptions, WeaveOptions, resolve_options
 from wove.runtime import runtime

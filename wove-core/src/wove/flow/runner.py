@@ -7,10 +7,11 @@ from functools import partial
 from time import perf_counter
 from typing import Any, cast
 
+from wove.errors import TaskStopped
 from wove.flow.attempts import Call, map_over
 from wove.flow.engine import Engine
 from wove.flow.graph import Graph
-from wove.flow.runs import Outcome, TaskRun, note_where, own_failure
+from wove.flow.runs import Outcome, TaskRun, all_ended, cancelled_inside, discard, note_where
 from wove.flow.schedule import Schedule, TaskState
 
 
@@ -35,6 +36,8 @@ class Runner:
         self._values = values
         self._schedule = Schedule([node.dependencies for node in graph.nodes], graph.dependents)
         self._handles: dict[int, asyncio.Task[None]] = {}
+        # Tasks whose synchronous callable has returned an awaitable.
+        self._on_loop_again: set[int] = set()
         self._ended: deque[tuple[TaskRun, Outcome]] = deque()
         self._collecting = False
         self._interrupt: KeyboardInterrupt | None = None
@@ -90,68 +93,90 @@ class Runner:
                 self._submit(run, spec.function, arguments)
 
     def _spawn(self, run: TaskRun, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._handles[run.index] = self._loop.create_task(coroutine, context=run.context.copy())
+        self._handles[run.index] = self._engine.start(coroutine, run.context.copy())
 
     def _submit(self, run: TaskRun, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
         context = run.context.copy()
 
         def job() -> None:
+            if self._engine.stopping:
+                return
             run.started = perf_counter()
             try:
                 outcome: Outcome = context.run(function, **arguments), None
             except BaseException as error:
                 outcome = None, error
-            self._ended.append((run, outcome))
-            # One wake-up of the loop serves all that ends until it is awake.
-            if not self._collecting:
-                self._collecting = True
-                self._engine.call_soon(self._collect)
+            self._hand_over(run, outcome)
 
-        self._engine.threads.submit(job)
+        try:
+            self._engine.threads.submit(job)
+        except RuntimeError as error:
+            self._hand_over(run, (None, error))
+
+    def _hand_over(self, run: TaskRun, outcome: Outcome) -> None:
+        self._ended.append((run, outcome))
+        # One wake-up of the loop serves all that ends until it is awake.
+        if not self._collecting:
+            self._collecting = True
+            self._engine.call_soon(self._collect)
 
     def _collect(self) -> None:
         self._collecting = False
         while self._ended:
             run, (value, failure) = self._ended.popleft()
             if run.state is not TaskState.RUNNING:
-                continue
-            if failure is not None:
-                self._failed(run, failure)
-            elif hasattr(type(value), "__await__"):
-                self._spawn(run, self._awaited(run, value))
+                discard(value)
+            elif failure is None and hasattr(type(value), "__await__"):
+                self._await_value(run, value)
             else:
-                self._finished(run, value)
+                self._report(run, (value, failure))
+
+    def _await_value(self, run: TaskRun, value: Any) -> None:
+        self._spawn(run, self._called(run, lambda: value, {}))
+        self._on_loop_again.add(run.index)
+        # It may be cancelled before it has begun to await.
+        self._handles[run.index].add_done_callback(lambda _: discard(value))
 
     async def _called(self, run: TaskRun, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
         try:
             value = await function(**arguments)
         except BaseException as error:
-            self._failed(run, own_failure(error, run.name))
-        else:
-            self._finished(run, value)
-
-    async def _awaited(self, run: TaskRun, awaitable: Any) -> None:
-        try:
-            value = await awaitable
-        except BaseException as error:
-            self._failed(run, own_failure(error, run.name))
+            self._failed(run, self._failure(error, run))
         else:
             self._finished(run, value)
 
     async def _single(self, run: TaskRun, arguments: dict[str, Any]) -> None:
-        self._report(run, await Call(self._engine, run).outcome(arguments))
+        await self._reported(run, Call(self._engine, run).outcome(arguments))
 
     async def _mapped(self, run: TaskRun, arguments: dict[str, Any]) -> None:
         source = run.source(self._runs, self._values)
-        self._report(run, await map_over(self._engine, run, source, arguments))
+        await self._reported(run, map_over(self._engine, run, source, arguments))
+
+    async def _reported(self, run: TaskRun, awaited: Coroutine[Any, Any, Outcome]) -> None:
+        try:
+            outcome = await awaited
+        except BaseException as error:
+            outcome = None, self._failure(error, run)
+        self._report(run, outcome)
+
+    def _failure(self, error: BaseException, run: TaskRun) -> BaseException:
+        if not isinstance(error, asyncio.CancelledError):
+            return error
+        if self._engine.stopping:
+            raise error
+        return cancelled_inside(error, run.name)
 
     # --- ending ---
 
     def _report(self, run: TaskRun, outcome: Outcome) -> None:
-        if outcome[1] is not None:
-            self._failed(run, outcome[1])
+        value, failure = outcome
+        if failure is None:
+            self._finished(run, value)
+        elif isinstance(failure, TaskStopped) and self._engine.stopping:
+            # It was blocked in a merge that was stopped.
+            self._cancelled(run)
         else:
-            self._finished(run, outcome[0])
+            self._failed(run, failure)
 
     def _finished(self, run: TaskRun, value: Any) -> None:
         run.value = value
@@ -192,24 +217,32 @@ class Runner:
             self._over.set_result(None)
 
     def _stop(self, running: list[int]) -> None:
+        self._engine.stopping = True
         if not running:
             return
         self._engine.stop_merges()
-        in_threads = [self._runs[index] for index in running if index not in self._handles]
-        for index in running:
-            handle = self._handles.get(index)
+        on_threads: list[TaskRun] = []
+        for run in (self._runs[index] for index in running):
+            handle = self._handles.get(run.index)
             if handle is not None:
+                handle.add_done_callback(partial(self._handle_ended, run))
+            if run.on_threads and run.index not in self._on_loop_again:
+                on_threads.append(run)
+            elif handle is not None:
                 handle.cancel()
-                handle.add_done_callback(partial(self._handle_ended, self._runs[index]))
-        if in_threads:
-            self._loop.call_later(self._engine.SETTLE_SECONDS, self._abandon, in_threads)
+        if on_threads:
+            self._loop.call_later(self._engine.SETTLE_SECONDS, self._abandon, on_threads)
 
     def _handle_ended(self, run: TaskRun, handle: "asyncio.Task[None]") -> None:
         self._cancelled(run)
 
-    def _abandon(self, in_threads: list[TaskRun]) -> None:
-        for run in in_threads:
-            self._cancelled(run)
+    def _abandon(self, on_threads: list[TaskRun]) -> None:
+        for run in on_threads:
+            handle = self._handles.get(run.index)
+            if handle is not None:
+                handle.cancel()
+            else:
+                self._cancelled(run)
 
     async def _stop_and_settle(self) -> None:
         """Stop everything and wait until it has ended, also if the caller is cancelled once more."""
@@ -217,11 +250,10 @@ class Runner:
         if self._schedule.over:
             return
         self._over = self._loop.create_future()
-        while not self._over.done():
-            try:
-                await asyncio.shield(self._over)
-            except asyncio.CancelledError:
-                continue
+        try:
+            await all_ended([self._over])
+        except asyncio.CancelledError:
+            pass  # The caller raises what it was cancelled by at first.
 
     def _blame(self) -> None:
         """Say of each task without a result whose failure is the reason."""

@@ -1,8 +1,9 @@
 """What is known about each task of a weave while it runs and afterwards."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import Context
+from types import CoroutineType
 from typing import Any
 
 from wove.errors import TaskCancelledError
@@ -66,6 +67,16 @@ class TaskRun:
         self.finished: float | None = None
         self.items: list[tuple[float, float] | None] | None = None
 
+    @property
+    def is_merge(self) -> bool:
+        """Whether it is no task of the graph: somebody waits for it in the middle of another call."""
+        return self.index < 0
+
+    @property
+    def on_threads(self) -> bool:
+        """Whether its callable runs on threads of this process."""
+        return self.is_local and not self.node.spec.is_async
+
     def arguments(self, runs: "list[TaskRun]", values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keyword arguments that the finished dependencies and the initial values provide."""
         node = self.node
@@ -91,21 +102,50 @@ def note_where(exception: BaseException, *, task: str, environment: str, item: i
     stays.
     """
     start = f"Raised in task {task!r}"
-    if any(note.startswith(start) for note in getattr(exception, "__notes__", ())):
-        return
     place = "" if item is None else f", item {item}"
-    exception.add_note(f"{start}{place}, environment {environment!r}.")
+    try:
+        if not any(note.startswith(start) for note in getattr(exception, "__notes__", ())):
+            exception.add_note(f"{start}{place}, environment {environment!r}.")
+    except Exception:  # An exception class may refuse attributes, as a frozen dataclass does: it goes without.
+        pass
 
 
 def own_failure(error: BaseException, task: str) -> BaseException:
-    """Return the exception that a task failed with; raise it if it is a cancellation that the weave itself asked
-    for.
-    """
-    if not isinstance(error, asyncio.CancelledError):
-        return error
-    current = asyncio.current_task()
-    if current is not None and current.cancelling():
-        raise error
-    cancelled = TaskCancelledError(task, reason="from inside: it awaited something that was cancelled")
+    """Return the exception that a task failed with; raise it if it is a cancellation of the current asyncio task."""
+    if isinstance(error, asyncio.CancelledError):
+        current = asyncio.current_task()
+        if current is not None and current.cancelling():
+            raise error
+        return cancelled_inside(error, task)
+    return error
+
+
+def cancelled_inside(error: asyncio.CancelledError, task: str) -> BaseException:
+    """Return the failure of a task that was cancelled though nobody gave it up: by itself, or by what it awaited."""
+    cancelled = TaskCancelledError(task, reason="from inside: it cancelled itself or awaited something cancelled")
     cancelled.__cause__ = error
     return cancelled
+
+
+def discard(value: object) -> None:
+    """Close a coroutine that nobody is going to await, so that it does not complain of that."""
+    if isinstance(value, CoroutineType):
+        value.close()
+
+
+async def all_ended(futures: Iterable["asyncio.Future[Any]"]) -> None:
+    """Wait until all of some futures have ended, whatever their outcomes.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled meanwhile; nevertheless they have all ended.
+    """
+    pending = {future for future in futures if not future.done()}
+    cancellation: asyncio.CancelledError | None = None
+    while pending:
+        try:
+            _, pending = await asyncio.wait(pending)
+        except asyncio.CancelledError as error:
+            cancellation = error
+            pending = {future for future in pending if not future.done()}
+    if cancellation is not None:
+        raise cancellation
