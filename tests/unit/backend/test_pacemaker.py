@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from wove.backend.pacemaker import Pacemaker
 from wove.backend.threads import DaemonThreads
 
@@ -101,6 +103,18 @@ def test_a_removed_beat_is_not_called() -> None:
     other.wait()
     assert removed.calls == 0
     pacemaker.remove(other)
+
+
+def test_a_beat_that_raises_is_logged_and_called_again(caplog: pytest.LogCaptureFixture) -> None:
+    def fail_at_first() -> None:
+        if beat.calls == 1:
+            raise ValueError("at first")
+
+    pacemaker, beat = Pacemaker(), Beat(during=fail_at_first)
+    pacemaker.add(beat, _due_in(0))
+    beat.wait(2)
+    assert "at first" in caplog.text
+    pacemaker.remove(beat)
 
 
 def test_no_thread_is_left_a_moment_after_the_last_beat() -> None:

@@ -242,6 +242,17 @@ def test_a_worker_that_the_weave_does_not_trust_does_not_execute(
     assert counter.count == 0
 
 
+def test_a_url_that_leads_elsewhere_is_complained_about_and_does_not_hide_in_silence(
+    execute: Run, server: EventServer, counter: Counter, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.rule = lambda request: Move(404)
+    with pytest.raises(DeliveryGivenUpError, match="status 404"):
+        execute(payload_for(server.url, counter) | {"callback_retry_seconds": 0.3})
+    assert counter.count == 1
+    assert "/wove/events/<callback_token>" in caplog.text
+    assert "the-token" not in caplog.text
+
+
 # Fault 15 from this side: an unanswered start event never holds the task up for long.
 def test_a_start_event_that_nobody_answers_does_not_keep_the_task_from_running(
     execute: Run, server: EventServer, counter: Counter

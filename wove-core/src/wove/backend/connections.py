@@ -153,7 +153,7 @@ class Connections:
         try:
             _send(connection.sock, request, seconds)
             answer, reusable = _receive(connection.sock, method, deadline, longest)
-        except HTTPException as error:
+        except (HTTPException, ValueError) as error:
             connection.close()
             raise ConnectionError(f"{target.origin} did not answer in HTTP ({type(error).__name__}).") from error
         except BaseException:

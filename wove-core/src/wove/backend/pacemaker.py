@@ -1,5 +1,6 @@
 """Calls things at their time on other threads: what keeps the heartbeats of a process going, whatever its tasks do."""
 
+import logging
 import math
 import os
 import threading
@@ -7,6 +8,10 @@ import time
 from collections.abc import Callable
 
 from wove.backend.threads import LINGER_SECONDS, Job, submit
+
+_AFTER_FAILURE_SECONDS = 1.0
+
+log = logging.getLogger("wove")
 
 
 class Pacemaker:
@@ -30,7 +35,7 @@ class Pacemaker:
         self._waiting_until: float | None = None
 
     def add(self, beat: Callable[[], float], due: float) -> None:
-        """Call `beat` at the time `due` for the first time. It must not raise."""
+        """Call `beat` at the time `due` for the first time. One that raises is logged, and called a second later."""
         with self._changed:
             self._due[beat] = due
             self._wake_before(due)
@@ -99,7 +104,12 @@ class _Call:
         self._beat = beat
 
     def __call__(self) -> None:
-        self._pacemaker.called(self._beat, self._beat())
+        try:
+            due = self._beat()
+        except Exception:  # One failed beat must not be the run's last one.
+            log.exception("A heartbeat failed.")
+            due = time.monotonic() + _AFTER_FAILURE_SECONDS
+        self._pacemaker.called(self._beat, due)
 
 
 _pacemaker = Pacemaker()

@@ -59,13 +59,20 @@ class Spool:
         except OSError as error:
             self._complain(error)
 
-    def load(self, name: str) -> Event | None:
-        """Return the outcome that is kept under a name, or None where there is no whole one."""
+    def load(self, name: str, *, not_older_than: float = _KEPT_SECONDS) -> Event | None:
+        """Return the outcome that is kept under a name; None where there is no whole one, or only an older one.
+
+        Args:
+            name: as for `save`.
+            not_older_than: seconds.
+        """
         path = self._outcome(name)
         if not os.path.exists(path):
             return None
         try:
             self._prepare()
+            if time.time() - os.stat(path).st_mtime > not_older_than:
+                return None
             header, _, body = Path(path).read_bytes().partition(b"\n")
             magic, worker_id, sequence, digest = header.split(b" ")
             if magic == _MAGIC and digest == _digest(body):
@@ -82,6 +89,16 @@ class Spool:
             os.unlink(self._outcome(name))
         except OSError:
             pass  # It was never written, or another process has delivered it too.
+
+    def open_lock(self, name: str) -> int | None:
+        """Return the descriptor of a file for a lock, or None where the directory cannot be used."""
+        try:
+            self._prepare()
+            flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | _NO_LINKS
+            return os.open(f"{self._directory}{os.sep}{name}.lock", flags, 0o600)
+        except OSError as error:
+            self._complain(error)
+            return None
 
     def mark_finished(self, name: str) -> None:
         """Mark a run as finished. At least the last 65,536 of the host are remembered."""
@@ -185,7 +202,7 @@ def _remove_old(directory: Path) -> None:
     oldest = time.time() - _KEPT_SECONDS
     for entry in os.scandir(directory):
         try:
-            if entry.name.endswith(".outcome") and entry.stat(follow_symlinks=False).st_mtime < oldest:
+            if entry.name.endswith((".outcome", ".lock")) and entry.stat(follow_symlinks=False).st_mtime < oldest:
                 os.unlink(entry)
         except FileNotFoundError:
             continue  # Another process was faster.
