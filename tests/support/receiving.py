@@ -124,7 +124,8 @@ async def post(
 
 async def fetch(url: str, run_id: str, key: str | None, **signed: Any) -> Answer:
     """Fetch the rest of a run's payload."""
-    fields = {} if key is None else signature(key, run_id, b"", request=CLAIM_REQUEST, **signed)
+    run = signed.pop("signed_run", run_id)
+    fields = {} if key is None else signature(key, run, b"", request=CLAIM_REQUEST, **signed)
     async with Connection(f"{url}/{run_id}") as connection:
         await connection.send(connection.head("GET", fields))
         return await connection.answer()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.receiving import IMPATIENT, Connection, Receiving, fetch, receiving, signature
+from wove.backend.app import callback_app
 from wove.backend.frames import frame_to_bytes
 from wove.backend.signing import body_digest
 from wove.serialization import dumps, encode
@@ -78,7 +79,7 @@ async def test_an_unknown_path_gets_404(receiver: Receiving, path: str) -> None:
         assert (await connection.answer()).status == 404
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
 async def test_another_method_gets_405(receiver: Receiving, method: str) -> None:
     async with Connection(receiver.url) as connection:
         await connection.send(connection.head(method, {}))
@@ -444,10 +445,42 @@ async def test_the_claimed_part_of_a_payload_is_given_to_its_own_run_only(signed
     assert (got.status, body_digest(got.body)) == (200, body_digest(claim))
     assert (await fetch(signed.url, "a", None)).status == 401
     assert (await fetch(signed.url, "a", other)).status == 401
+    assert (await fetch(signed.url, "a", other, signed_run="b")).status == 401
     assert (await fetch(signed.url, "b", other)).status == 404
     assert (await fetch(signed.url + "x", "a", key)).status == 404
     await signed.close_run("a")
     assert (await fetch(signed.url, "a", key)).status == 410
+
+
+async def test_a_signed_event_of_a_run_that_is_over_is_answered_before_the_body_is_read(signed: Receiving) -> None:
+    key = await signed.open_run("a")
+    large = frame_to_bytes(event("a", "task_result", result="x" * MIB))
+    headers = signature(str(key), "a", large, sequence=7)
+    assert (await signed.post(large, headers=headers)).status == 200
+    length = str(len(large))
+    assert await answered_without_body(signed.url, **headers, content_length=length) == 200
+    other = signature(str(key), "a", large, sequence=8)
+    assert await answered_without_body(signed.url, **other, content_length=length) == 410
+
+
+async def test_two_content_lengths_are_refused_under_any_server(receiver: Receiving) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("The body must not be read.")
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": Connection(receiver.url).path,
+        "query_string": b"",
+        "headers": [(b"content-length", b"5"), (b"content-length", b"6")],
+    }
+    await callback_app(scope, receive, send)  # type: ignore[arg-type]
+    assert sent[0]["status"] == 400
 
 
 async def test_an_event_signature_does_not_fetch(signed: Receiving) -> None:
