@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from wove.backend.frames import frame_from_bytes
 from wove.environment.network import NetworkExecutor
 from wove.environment.network_conversation import REACH_SECONDS
 from wove.environment.network_link import Command, Hear, Link, TransportFailure, beat_of, decoded
@@ -23,7 +24,7 @@ _SETTINGS = (
     "max_response_bytes",
 )  # fmt: skip
 _PROBE_SECONDS = 5.0
-_SECONDS_FOR_THE_END = 1.0
+_SECONDS_FOR_THE_END = 0.2
 _LARGEST_MESSAGE = 2**31 - 1
 _USELESS = ("UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_ARGUMENT", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED")
 
@@ -41,37 +42,39 @@ class GrpcLink(Link):
 
     async def converse(self, command: Command, hear: Hear, alive: Callable[[], None]) -> None:
         """Call the service and pass on the events of the answer."""
-        if await self._speaks_in_streams():
-            alive()
-            await self._converse_in_stream(command, hear)
-        else:
-            await self._call(command.body, hear)
+        streams = await self._speaks_in_streams()
+        ready = await self._ready()
+        # gRPC does not tell when a command has been sent; from here on it may have been.
+        alive()
+        await (self._converse_in_stream(command, hear, ready) if streams else self._call(command.body, hear, ready))
 
     async def cancel(self, command: Command, hear: Hear) -> None:
         """Call the service and pass on what answers, if anything."""
-        await self._call(command.body, hear)
+        await self._call(command.body, hear, await self._ready())
 
     async def close(self) -> None:
         """Close the channel."""
-        await self._channel.close()
+        channel = self._channel
+        # gRPC's thread ends with the last reference to the last channel, and whoever owned this link may still hold it.
+        del self._channel, self._unary, self._stream
+        await channel.close()
 
-    async def _call(self, body: bytes, hear: Hear) -> None:
+    async def _call(self, body: bytes, hear: Hear, ready: bool) -> None:
         import grpc
 
-        ready = await self._ready()
         try:
             data = await self._unary(body, metadata=_metadata(self.settings, self.settings.target, body))
         except grpc.aio.AioRpcError as error:
             raise _failure(error, ready=ready) from None
         await hear(decoded(data))
 
-    async def _converse_in_stream(self, command: Command, hear: Hear) -> None:
+    async def _converse_in_stream(self, command: Command, hear: Hear, ready: bool) -> None:
         import grpc
 
-        ready = await self._ready()
         call = self._stream(command.body, metadata=_metadata(self.settings, STREAM_METHOD, command.body))
         try:
-            async for data in call:
+            # An `async for` that is left early keeps the call, and thereby gRPC's thread, in a cycle of references.
+            while isinstance(data := await call.read(), bytes):
                 if await hear(decoded(data)):
                     async with asyncio.timeout(_SECONDS_FOR_THE_END):
                         await call.code()
@@ -94,9 +97,8 @@ class GrpcLink(Link):
                     HELLO, metadata=_metadata(self.settings, STREAM_METHOD, HELLO), timeout=_PROBE_SECONDS
                 )
                 try:
-                    metadata = dict(await call.initial_metadata())
-                    await call.code()
-                    self.beat = beat_of(str(metadata.get("wove-beat")))
+                    async for answer in call:
+                        self.beat = _promised_beat(answer) or self.beat
                 except grpc.aio.AioRpcError as error:
                     if not ready:
                         raise _failure(error, ready=False) from None
@@ -214,6 +216,14 @@ def _channel(settings: NetworkSettings) -> "grpc.aio.Channel":
 
 def _metadata(settings: NetworkSettings, method: str, body: bytes) -> list[tuple[str, str]]:
     return [*settings.headers, *settings.security.metadata_for(transport="grpc", target=method, body=body)]
+
+
+def _promised_beat(answer: bytes) -> float | None:
+    try:
+        hello = frame_from_bytes(answer)
+    except ValueError:
+        return None
+    return beat_of(str(hello.get("beat"))) if hello.get("type") == "hello" else None
 
 
 def _failure(error: "grpc.aio.AioRpcError", *, ready: bool) -> TransportFailure:

@@ -32,7 +32,7 @@ _SETTINGS = (
     "max_response_bytes",
 )
 _MOST_OF_A_REFUSAL = 64 * 1024
-_SECONDS_FOR_THE_END = 1.0
+_SECONDS_FOR_THE_END = 0.2
 # Each run holds a connection until it ends; more runs wait for one, so that file descriptors are left for others.
 _FEWEST_CONNECTIONS = 64
 # The service says that it has not taken the command; a proxy's 502 or 504 leaves that open.
@@ -71,6 +71,7 @@ class HttpLink(Link):
             headers = [*self._static_headers, ("Content-Length", str(len(command.body)))]
             signed = self.settings.signed_headers(command.body)
             await connection.send("POST", self.settings.target, [*headers, *signed], command.body, alive)
+            alive()
             head = await connection.head()
             self._note_beat(head)
             alive()

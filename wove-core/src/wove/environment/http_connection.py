@@ -34,12 +34,13 @@ class ResponseHead:
 class HttpConnection:
     """A connection that serves one request after the other. Not to be shared by two requests at a time."""
 
-    __slots__ = ("_h11", "_idle_until", "_kept", "_reader", "_writer")
+    __slots__ = ("_expects_head", "_h11", "_idle_until", "_kept", "_reader", "_writer")
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
         self._h11 = h11.Connection(h11.CLIENT)
+        self._expects_head = False
         self._kept = _KEPT_SECONDS
         self._idle_until = 0.0
 
@@ -75,6 +76,7 @@ class HttpConnection:
         head = self._h11.send(h11.Request(method=method, target=target, headers=list(headers))) or b""
         payload = self._h11.send(h11.Data(data=body)) or b""
         self._h11.send(h11.EndOfMessage())
+        self._expects_head = True
         try:
             if len(payload) <= _CHUNK:
                 self._writer.write(head + payload)
@@ -136,7 +138,12 @@ class HttpConnection:
     async def _next(self) -> object:
         try:
             while (event := self._h11.next_event()) is h11.NEED_DATA:
-                self._h11.receive_data(await self._reader.read(_READ))
+                data = await self._reader.read(_READ)
+                if self._expects_head and not b"HTTP/".startswith(data[:5]):
+                    # h11 would wait for the end of the headers, and a server of another protocol for us.
+                    raise h11.RemoteProtocolError("its answer does not begin with HTTP/")
+                self._expects_head = False
+                self._h11.receive_data(data)
         except h11.RemoteProtocolError as error:
             if self._reader.at_eof():
                 raise TransportFailure("it closed the connection", stage="broken") from None

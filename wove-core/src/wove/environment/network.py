@@ -42,7 +42,7 @@ class NetworkExecutor(EnvironmentExecutor):
         self._environment = ""
         self._link: Link | None = None
         self._shared = False
-        self._conversations: dict[str, tuple[Conversation, asyncio.Task[None]]] = {}
+        self._conversations: dict[str, Conversation] = {}
 
     @classmethod
     @abstractmethod
@@ -108,17 +108,16 @@ class NetworkExecutor(EnvironmentExecutor):
 
     def close_run(self, run_id: str) -> None:
         """Hear no more of a run; its connection is given back."""
-        _, task = self._conversations.get(run_id, (None, None))
-        if task is not None:
-            task.cancel()
+        if run_id in self._conversations:
+            self._conversations[run_id].leave()
 
     async def stop(self) -> None:
         """Give up what is pending and leave the connections, which stay open for a while for the next session."""
         link, self._link = self._link, None
-        tasks = [task for _, task in self._conversations.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        conversations = list(self._conversations.values())
+        for conversation in conversations:
+            conversation.leave()
+        await asyncio.gather(*(conversation.ended() for conversation in conversations))
         if link is not None and self._shared:
             self.links.release(link.settings)
         elif link is not None:
@@ -126,14 +125,15 @@ class NetworkExecutor(EnvironmentExecutor):
 
     def _begin(self, link: Link, command: Command) -> None:
         conversation = Conversation(command, link, self._inbox, environment=self._environment)
-        task = asyncio.create_task(conversation.carry())
-        self._conversations[command.run_id] = (conversation, task)
-        task.add_done_callback(lambda _: self._conversations.pop(command.run_id, None))
+        self._conversations[command.run_id] = conversation
+        conversation.begin(lambda: self._conversations.pop(command.run_id, None))
 
     async def _cancel(self, link: Link, command: Command) -> None:
-        conversation, task = self._conversations.get(command.run_id, (None, None))
+        conversation = self._conversations.get(command.run_id)
         if conversation is None:
             conversation = Conversation(command, link, self._inbox, environment=self._environment)
+        elif not await conversation.sent():
+            return
         try:
             async with asyncio.timeout(CANCEL_SECONDS):
                 await link.cancel(command, conversation.hear)
@@ -141,8 +141,9 @@ class NetworkExecutor(EnvironmentExecutor):
             reason = str(failure) or f"no answer within {CANCEL_SECONDS:g} s"
             address = link.settings.address
             raise ConnectionError(f"Environment {self._environment!r}: {address}: no cancel, {reason}.") from None
-        if conversation.done and task is not None:
-            task.cancel()
+        if conversation.done:
+            # The answer to the cancel was the run's final event: nobody needs the answer to the run itself any more.
+            conversation.abort()
 
 
 def _command(frame: dict[str, Any]) -> Command:

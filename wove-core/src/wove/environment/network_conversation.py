@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from random import random
 from typing import Any
@@ -22,9 +23,12 @@ RESUME_SECONDS = 10.0
 SILENT_BEATS = 3
 SILENCE_SECONDS = 300.0
 CANCEL_SECONDS = 10.0
+# A cancel waits for its run to be sent; one that has not been by then is never sent.
+SENT_SECONDS = 1.0
 
 # Unpickling this much, or importing what it needs, would hold up every other connection of the loop.
 _LARGE = MIB
+_END_SECONDS = 0.5
 
 
 class Conversation:
@@ -39,7 +43,45 @@ class Conversation:
         self._environment = environment
         self._heard = False
         self._silence: asyncio.Timeout | None = None
+        self._ids = {"run_id": command.run_id, "task_id": command.task_id}
+        # A cancel must not overtake its run on another connection, or on one that is being opened.
+        self._sent = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
         self.done = False
+
+    def begin(self, ended: Callable[[], object]) -> None:
+        """Start to `carry` the run in a task; `ended` is called when that has ended."""
+        self._task = asyncio.create_task(self.carry())
+        self._task.add_done_callback(lambda task: ended())
+
+    def leave(self) -> None:
+        """Stop, unless the final event has come: then the rest of the answer is read, which takes a moment at most."""
+        if not self.done:
+            self.abort()
+
+    def abort(self) -> None:
+        """Stop at once."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def sent(self) -> bool:
+        """Wait until the command has been sent; False if it could not be, and then the run has been cancelled here."""
+        try:
+            async with asyncio.timeout(SENT_SECONDS):
+                await self._sent.wait()
+        except TimeoutError:
+            if not self.done:
+                self.done = True
+                self._inbox.put_nowait({"type": "task_cancelled", **self._ids})
+            self.abort()
+        return self._sent.is_set()
+
+    async def ended(self) -> None:
+        """Wait until the task has ended; not for long, whatever it is doing."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=_END_SECONDS)
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
     async def carry(self) -> None:
         """Send the command and put every event of its run into the inbox; the last one is final, whatever happens."""
@@ -74,7 +116,7 @@ class Conversation:
             frame["task_id"] = self._command.task_id
         try:
             kind = check_frame(frame)
-            large = sum(len(value) for value in frame.values() if isinstance(value, str)) > _LARGE
+            large = sum(len(value) for value in frame.values() if isinstance(value, str | memoryview)) > _LARGE
             event = await asyncio.to_thread(deserialize_event, frame) if large else deserialize_event(frame)
         except ValueError as error:
             raise TransportFailure(f"its answer is no event: {error}", kind="ProtocolError") from None
@@ -108,13 +150,17 @@ class Conversation:
             async with silence:
                 self._silence = silence
                 self._alive()
-                await self._link.converse(command, self.hear, self._alive)
+                await self._link.converse(command, self.hear, self._progress)
         except TimeoutError as error:
             if not silence.expired():
                 raise TransportFailure(describe(error), kind="TimeoutError", stage="broken") from None
             raise TransportFailure(self._words_for_silence(), kind="TimeoutError", stage="broken") from None
         finally:
             self._silence = None
+
+    def _progress(self) -> None:
+        self._sent.set()
+        self._alive()
 
     def _alive(self) -> None:
         limit = self._silence_limit()
@@ -151,11 +197,10 @@ class Conversation:
         }
         late = failure.kind == "TimeoutError"
         exception = DeliveryTimeoutError(message) if late else DeliveryError(message, reason=str(failure))
-        run = {"run_id": self._command.run_id, "task_id": self._command.task_id}
-        self._inbox.put_nowait({"type": "task_error", **run, "exception": exception, "error": error})
+        self._inbox.put_nowait({"type": "task_error", **self._ids, "exception": exception, "error": error})
 
     async def _stop_run(self) -> None:
-        frame = {"type": "cancel_task", "run_id": self._command.run_id, "task_id": self._command.task_id}
+        frame = {"type": "cancel_task", **self._ids}
         command = Command(self._command.run_id, self._command.task_id, json.dumps(frame).encode("ascii"))
         with suppress(TransportFailure, TimeoutError):
             async with asyncio.timeout(CANCEL_SECONDS):

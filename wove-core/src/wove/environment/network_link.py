@@ -69,7 +69,7 @@ class Link(ABC):
         Args:
             command: what to send.
             hear: takes frames with their pickles still encoded; returns True after the final one.
-            alive: called for every sign of life that is no frame.
+            alive: called when the command has been sent, and for every sign of life that is no frame.
 
         Raises:
             TransportFailure: the answer did not come, or is none.

@@ -105,11 +105,11 @@ class WebSocketLink(Link):
     async def converse(self, command: Command, hear: Hear, alive: Callable[[], None]) -> None:
         """Send the command and pass on the events of its run."""
         socket = await self._connected()
-        alive()
         queue: asyncio.Queue[list[dict[str, Any]] | TransportFailure] = asyncio.Queue()
         socket.listeners[command.run_id] = queue
         try:
             await socket.send(command.body)
+            alive()
             while True:
                 heard = await queue.get()
                 if isinstance(heard, TransportFailure):

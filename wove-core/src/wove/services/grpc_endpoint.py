@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from wove.backend.frames import json_to_bytes
 from wove.errors import MissingDispatchFeatureError
 from wove.security import NetworkExecutorSecurity
 from wove.services.answer import NO_NEWS, Answer, joined
@@ -49,6 +50,7 @@ class GrpcEndpoint:
         answer.streams = True
         run_id = await self._take(body, answer, context, method=f"/{SERVICE}/Stream")
         if body == HELLO:
+            yield json_to_bytes({"type": "hello", "beat": self._service.settings.beat})
             return
         try:
             while run_id is not None and not answer.final:
@@ -65,7 +67,6 @@ class GrpcEndpoint:
         pairs = [(name, value) for name, value in context.invocation_metadata() or ()]
         try:
             self._security.verify_metadata(metadata=pairs, transport="grpc", target=method, body=body)
-            await context.send_initial_metadata((("wove-beat", f"{self._service.settings.beat:g}"),))
             return None if body == HELLO else self._service.take(body, answer.hear)
         except PermissionError as error:
             logger.warning("A call from %s was refused: %s", context.peer(), error)

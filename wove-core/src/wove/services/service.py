@@ -154,7 +154,8 @@ class WorkerService:
     def _run(self, frame: dict[str, Any], body: bytes, listener: Listener) -> str | None:
         run_id: str = frame["run_id"]
         for field in ("callable_pickle", "args_pickle"):
-            if not isinstance(frame.get(field), str):
+            # The value of a large command is a view of its bytes.
+            if not isinstance(frame.get(field), str | memoryview):
                 raise BadCommand(f"A run_task command needs {field!r}, the base64 of a pickle.")
         if run_id not in self._runs:
             if self.draining:
@@ -165,8 +166,7 @@ class WorkerService:
         return self._listen(self._runs[run_id], listener)
 
     def _begin(self, frame: dict[str, Any], body: bytes) -> None:
-        line = body if b"\n" not in body else json_to_bytes(frame)
-        job = Job(frame["run_id"], frame.get("task_id"), line, is_coroutine=frame.get("coroutine") is True)
+        job = Job(frame["run_id"], frame.get("task_id"), _one_line(body), is_coroutine=frame.get("coroutine") is True)
         delivery = frame.get("delivery")
         policy = delivery.get("delivery_orphan_policy") if isinstance(delivery, dict) else None
         self._runs[job.run_id] = _Run(job, may_be_orphaned=policy != "detach")
@@ -204,7 +204,7 @@ class WorkerService:
             if len(self._cancelled) > MOST_RUNS:
                 self._cancelled.popitem(last=False)
         elif not run.final:
-            self._pool.cancel(run_id, body if b"\n" not in body else json_to_bytes(frame_from_bytes(body)))
+            self._pool.cancel(run_id, _one_line(body))
 
     def _abandon(self, run: _Run) -> None:
         logger.info("Run %s is cancelled: nobody has listened to it for %g s.", run.job.run_id, ABANDONED_SECONDS)
@@ -244,3 +244,8 @@ class WorkerService:
         if timer is not None:
             timer.cancel()
         self._ended_bytes -= self._ended.pop(run_id)
+
+
+def _one_line(body: bytes) -> bytes:
+    # Within strings JSON has no line breaks; between them they mean no more than spaces.
+    return body.replace(b"\n", b" ")
