@@ -291,6 +291,24 @@ async def test_headers_that_come_slowly_are_dropped() -> None:
         assert await still_works(receiver)
 
 
+@pytest.mark.parametrize("first_request", [False, True])
+async def test_endless_headers_are_dropped(receiver: Receiving, first_request: bool) -> None:
+    async with Connection(receiver.url) as connection:
+        if not first_request:
+            await receiver.open_run("a")
+            body = frame_to_bytes(event("a"))
+            await connection.send(connection.head("POST", {"content-length": str(len(body))}) + body)
+            assert (await connection.answer()).status == 200
+        await connection.send(connection.head("POST", {})[:-2])
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 64 * MIB:
+                await connection.send(b"x: " + b"y" * 65_000 + b"\r\n")
+                sent += 65_000
+        assert sent < 32 * MIB
+    assert await still_works(receiver)
+
+
 async def test_slow_headers_on_a_kept_connection_are_dropped() -> None:
     async with receiving(limits=IMPATIENT) as receiver, Connection(receiver.url) as connection:
         await receiver.open_run("a")

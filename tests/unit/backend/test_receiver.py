@@ -225,6 +225,18 @@ async def test_unsigned_events_from_other_hosts_are_warned_of_once(caplog: pytes
     assert "short-token" not in warnings[0]
 
 
+async def test_a_proxy_that_cannot_know_the_token_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "wove"):
+        async with receiving(callback_url="http://127.0.0.1/hooks", callback_token=TOKEN):
+            pass
+        async with receiving(callback_url="http://127.0.0.1"):
+            pass
+        assert "callback_token is not set" not in caplog.text
+        async with receiving(callback_url="http://127.0.0.1/hooks"):
+            pass
+    assert "callback_token is not set" in caplog.text
+
+
 async def test_no_token_and_no_key_is_logged_or_shown(caplog: pytest.LogCaptureFixture) -> None:
     access = logging.getLogger("uvicorn.access")
     handlers, propagates = list(access.handlers), access.propagate

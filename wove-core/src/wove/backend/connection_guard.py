@@ -8,15 +8,20 @@ from wove.backend.bodies import MIB, ReceiveLimits
 
 Application = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
-# A refused body is read and thrown away, so that its sender gets to read the answer; for so many MiB at the most.
-_DISCARDED_MIB = 60.0
+# Headers, and what of a body comes with them before the application has begun. Not every parser has a limit.
+_HEAD_BYTES = MIB
+# A refused body is read and thrown away, so that its sender gets to read the answer; for this long at the most,
+_DISCARD_SECONDS = 60.0
+# and this far where its length is not announced.
+_DISCARDED_BYTES = 16 * MIB
 
 
 class ConnectionGuard(asyncio.Protocol):
     """Stands between a connection and uvicorn's protocol, which would wait for headers forever.
 
     Between two requests, the first byte starts a clock; a connection whose next request has not reached the
-    application when it runs out is dropped. While the application works on a request, its own limits hold.
+    application when it runs out, or after a certain number of bytes, is dropped. While the application works on a
+    request, its own limits hold.
 
     Args:
         protocol: uvicorn's protocol; its ``app`` is replaced by this guard.
@@ -36,7 +41,8 @@ class ConnectionGuard(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._closed = closed
         self._working = 0
-        self._allowed = limits.head_seconds
+        self._seconds = limits.head_seconds
+        self._bytes = _HEAD_BYTES
         protocol.app = self
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
@@ -47,7 +53,7 @@ class ConnectionGuard(asyncio.Protocol):
             await self._app(scope, receive, send)
         finally:
             self._working -= 1
-            self._allowed = self._limits.head_seconds + _seconds_to_discard(scope, self._limits)
+            self._expect_next(_content_length(scope))
 
     @property
     def file_descriptor(self) -> int:
@@ -66,8 +72,13 @@ class ConnectionGuard(asyncio.Protocol):
         self._protocol.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._timer is None and not self._working:
-            self._start_clock()
+        if not self._working:
+            if self._timer is None:
+                self._start_clock()
+            self._bytes -= len(data)
+            if self._bytes < 0:
+                self.abort()
+                return
         self._protocol.data_received(data)
 
     def eof_received(self) -> bool | None:
@@ -85,8 +96,14 @@ class ConnectionGuard(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._protocol.resume_writing()
 
+    def _expect_next(self, left_over: int) -> None:
+        """Allow for the next request, and for what may be left over of the body of this one."""
+        seconds = min(left_over / MIB * self._limits.body_seconds_per_mib, _DISCARD_SECONDS)
+        self._seconds = self._limits.head_seconds + seconds
+        self._bytes = _HEAD_BYTES + left_over
+
     def _start_clock(self) -> None:
-        self._timer = self._loop.call_later(self._allowed, self.abort)
+        self._timer = self._loop.call_later(self._seconds, self.abort)
 
     def _stop_clock(self) -> None:
         if self._timer is not None:
@@ -94,8 +111,11 @@ class ConnectionGuard(asyncio.Protocol):
             self._timer = None
 
 
-def _seconds_to_discard(scope: MutableMapping[str, Any], limits: ReceiveLimits) -> float:
+def _content_length(scope: MutableMapping[str, Any]) -> int:
+    """Return the bytes of a request's body, which may not have been read."""
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and len(value) < 19:
-            return min(int(value) / MIB, _DISCARDED_MIB) * limits.body_seconds_per_mib
-    return 0.0
+        if name == b"content-length":
+            return int(value) if value.isdigit() and len(value) < 19 else 0
+        if name == b"transfer-encoding":
+            return _DISCARDED_BYTES
+    return 0

@@ -116,6 +116,7 @@ async def open_receiver_session(
         url = settings.public_url
         if url is None and server is not None:
             url = await in_daemon_thread(_own_url, settings, server)
+        _warn_of_unknown_token(settings)
         _warn_of_open_doors(settings, server)
         return ReceiverSession(settings, url or "", server, any_run=any_run)
     except BaseException:
@@ -198,6 +199,16 @@ def _own_url(settings: CallbackSettings, server: ServerUse) -> str:
     if is_wildcard(server.address):
         host = reachable_address(server.family)
     return f"http://{url_host(host)}:{server.port}{EVENTS_PATH}/{settings.token}"
+
+
+def _warn_of_unknown_token(settings: CallbackSettings) -> None:
+    if settings.public_url is None or settings.pinned or urlsplit(settings.public_url).path.endswith(settings.token):
+        return
+    logger.warning(
+        "callback_url has a path of its own and callback_token is not set, so the proxy behind that URL cannot know "
+        "where to pass events on to. Set callback_token, and let the proxy pass them on to %s/<callback_token>.",
+        EVENTS_PATH,
+    )
 
 
 def _warn_of_open_doors(settings: CallbackSettings, server: ServerUse | None) -> None:
