@@ -185,6 +185,6 @@ def test_any_exception_can_be_described(error: Exception, words: str) -> None:
 def test_without_cloudpickle_the_feature_and_the_command_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serialization, "cloudpickle", None)
     with pytest.raises(MissingDispatchFeatureError, match=r'pip install "wove\[dispatch\]"'):
-        dumps(1, what="it")
+        dumps([print], what="it")
     with pytest.raises(MissingDispatchFeatureError, match="The stdio executor"):
         require_serializer("The stdio executor")
