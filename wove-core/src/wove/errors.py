@@ -205,14 +205,15 @@ class PayloadTooLargeError(WoveError, ValueError):
 
     Attributes:
         size: bytes, or None where it was not known.
-        limit: bytes.
+        limit: bytes, or None where the other side did not tell.
     """
 
-    def __init__(self, what: str, *, size: int | None, limit: int, advice: str = "") -> None:
+    def __init__(self, what: str, *, size: int | None, limit: int | None, advice: str = "") -> None:
         self.size = size
         self.limit = limit
         measured = f"{size:,} bytes" if size is not None else "larger than allowed"
-        super().__init__(f"{what} is {measured}; the limit is {limit:,} bytes.{' ' + advice if advice else ''}")
+        allowed = f"the limit is {limit:,} bytes" if limit is not None else "that is more than the other side takes"
+        super().__init__(f"{what} is {measured}; {allowed}.{' ' + advice if advice else ''}")
 
 
 class SignatureError(WoveError, PermissionError):

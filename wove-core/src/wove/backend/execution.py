@@ -283,8 +283,8 @@ def too_large(ids: Mapping[str, Any], *, size: int, limit: int | None) -> Payloa
     return PayloadTooLargeError(
         f"The result of task {ids['task_id'] or ids['run_id']!r}",
         size=size,
-        limit=limit if limit is not None else size - 1,
-        advice="Raise callback_max_bytes in the environment's executor_config, or store the data and return a reference.",
+        limit=limit,
+        advice="Raise callback_max_bytes in the environment's executor_config, or store it and return a reference.",
     )
 
 
