@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from wove import serialization
@@ -31,15 +31,60 @@ def run_in_thread(plan: Plan, result: WoveResult) -> None:
 
     The thread is no daemon: a program that ends waits for its background weaves.
     """
-    threading.Thread(target=_run, args=(plan, result), name=f"wove-background-{plan.weave[:8]}").start()
+    result._fill({run.name: run for run in plan.runs})
+    thread = threading.Thread(
+        target=copy_context().run, args=(_run, plan, result), name=f"wove-background-{plan.weave[:8]}"
+    )
+    _hold_up_the_exit(thread)
+    thread.start()
+
+
+_threads: set[threading.Thread] = set()
+
+
+def _hold_up_the_exit(thread: threading.Thread) -> None:
+    """Let the interpreter's exit wait for a thread before it shuts anything down that tasks may need.
+
+    It joins the threads that are no daemons by itself, but only after it has closed the default executors of all event
+    loops for new work, and a loop cannot even look up a host name without one.
+    """
+    _register_once()
+    _threads.add(thread)
+
+
+@cache
+def _register_once() -> None:
+    # Registered before us, so that it is called after us: the order is reversed.
+    import concurrent.futures.thread  # noqa: F401
+
+    # Private, and the only door that is open before those executors close.
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        try:
+            register(_join_all)
+        except RuntimeError:
+            pass  # The exit has begun.
+
+
+def _join_all() -> None:
+    while _threads:
+        _threads.pop().join()
 
 
 def _run(plan: Plan, result: WoveResult) -> None:
     try:
         run_blocking(partial(execute, plan, result), plan.context)
-    except Exception as error:  # Nobody waits for this thread, so the result must say it.
-        result.fill({run.name: run for run in plan.runs}, [*result.failures, error], error)
+    except BaseException as error:  # Nobody waits for this thread, so the result must say it.
+        _add_failure(result, plan, error)
     _notify(plan.options["on_done"], result)
+    _threads.discard(threading.current_thread())
+
+
+def _add_failure(result: WoveResult, plan: Plan, error: BaseException) -> None:
+    first, failures = result.exception, list(result.failures)
+    if not any(known is error for known in failures):
+        failures.append(error)
+    result._fill({run.name: run for run in plan.runs}, failures, first or error)
 
 
 def _notify(on_done: Any, result: WoveResult) -> None:
@@ -49,7 +94,7 @@ def _notify(on_done: Any, result: WoveResult) -> None:
         answer = on_done(result)
         if inspect.isawaitable(answer):
             asyncio.run(_awaited(answer))
-    except Exception:
+    except BaseException:
         logger.exception("on_done of a background weave raised.")
 
 
@@ -109,7 +154,7 @@ def main() -> None:
         defaults = configured(background.task_options)
         plan = make_plan(background.specs, background.values, defaults, background.options, copy_context())
     except Exception as error:
-        result.fill({}, [error], error)
+        result._fill({}, [error], error)
         _notify(background.options["on_done"], result)
         return
     _run(plan, result)

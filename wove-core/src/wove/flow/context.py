@@ -53,11 +53,9 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
         on_done: called with the `WoveResult` of a background weave, also after a failure; synchronous or asynchronous.
         max_pending: the most items that a mapped task may have.
         error_mode: ``"raise"``: reading a failed result raises; ``"return"``: it returns the exception; ``"exit"``: the
-        block
-            itself raises the first failure.
+            block itself raises the first failure.
         options_and_values: task options, for all tasks of the weave, and initial values: parameters of tasks by name,
-        and
-            together the dict ``data``.
+            and together the dict ``data``.
 
     Raises:
         OptionError: an option is misspelled or has a bad value.
@@ -68,7 +66,6 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
     def __init__(
         self,
         parent: type[Weave] | None = None,
-        /,
         *,
         debug: bool | None = None,
         environment: str | None = None,
@@ -133,11 +130,9 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
 
     def _declare(self, function: F, *, source: object, options: Mapping[str, object]) -> F:
         name = self._free_name(function)
-        spec = declare(name, function, source, options)
-        if name in self._inherited:
-            self._inherited.discard(name)
-            spec = spec.overriding(self._specs[name])
-        self._specs[name] = spec
+        parent = self._specs[name] if name in self._inherited else None
+        self._specs[name] = declare(name, function, source, options, parent=parent)
+        self._inherited.discard(name)
         return function
 
     def _free_name(self, function: Callable[..., Any]) -> str:

@@ -9,6 +9,8 @@ from contextvars import Context
 from types import FrameType
 from typing import Any
 
+_GLANCE_SECONDS = 0.1
+
 Main = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -45,13 +47,29 @@ def _run_in_thread(main: Main, context: Context) -> None:
     helper = _Helper(main, context)
     helper.start()
     try:
-        helper.join()
+        _wait_for(helper)
     except BaseException:  # Ctrl-C reaches only the waiting main thread.
         helper.cancel()
         helper.join()
         raise
     if helper.failure is not None:
         raise helper.failure
+
+
+def _wait_for(helper: threading.Thread) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        helper.join()
+        return
+    before = _cancellations()
+    while helper.is_alive():
+        helper.join(_GLANCE_SECONDS)
+        # Below `asyncio.run` the first Ctrl-C raises nothing: it cancels a task of the loop that is blocked here.
+        if _cancellations() > before:
+            raise asyncio.CancelledError
+
+
+def _cancellations() -> int:
+    return sum(task.cancelling() for task in asyncio.all_tasks())
 
 
 class _Helper(threading.Thread):
@@ -77,8 +95,12 @@ class _Helper(threading.Thread):
     def cancel(self) -> None:
         """Cancel the coroutine, from another thread."""
         self._cancelled = True
-        if self._loop is not None and self._task is not None and not self._loop.is_closed():
+        if self._loop is None or self._task is None:
+            return
+        try:
             self._loop.call_soon_threadsafe(self._task.cancel)
+        except RuntimeError:
+            pass  # It has just ended.
 
     async def _cancellable(self) -> None:
         self._task = asyncio.current_task()
@@ -104,17 +126,23 @@ class _Termination:
     def __enter__(self) -> "_Termination":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._installed:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if kind is None:  # It may have come when there was nothing left to cancel.
+            self.leave()
 
     async def watch(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        if threading.current_thread() is threading.main_thread():
-            self._loop.call_later(self._MOMENT_SECONDS, self._install)
-        await coroutine
-        self.leave()
+        if threading.current_thread() is not threading.main_thread():
+            await coroutine
+            return
+        timer = self._loop.call_later(self._MOMENT_SECONDS, self._install)
+        try:
+            await coroutine
+        finally:
+            timer.cancel()
 
     def _install(self) -> None:
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:

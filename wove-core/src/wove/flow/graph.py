@@ -66,10 +66,10 @@ class Graph:
 
     def unused_values(self) -> frozenset[str]:
         """The initial values that no task takes, neither by name, nor as a map source, nor through ``data``."""
-        if any(node.wants_data for node in self.nodes):
-            return frozenset()
         used = {name for node in self.nodes for name in node.value_arguments}
         used.update(node.spec.source_name for node in self.nodes if node.spec.source_name is not None)
+        if DATA in used or any(node.wants_data for node in self.nodes):
+            return frozenset()
         return self._values - used
 
     def descendants(self, index: int) -> set[int]:
@@ -157,8 +157,12 @@ class Graph:
         )
 
     def _refuse_positional_only(self, node: Node) -> None:
-        for name in node.spec.parameters.positional_only:
-            if name != node.item_parameter and (name in node.spec.parameters.required):
+        positional_only = node.spec.parameters.positional_only
+        if not positional_only:
+            return
+        provided = {name for name, _ in node.task_arguments}.union(node.value_arguments)
+        for name in positional_only:
+            if name != node.item_parameter and (name in node.spec.parameters.required or name in provided):
                 raise UnresolvedSignatureError(
                     f"Task {node.spec.name!r}: its parameter {name!r} is positional-only, and dependencies are passed "
                     "by name. Remove the '/' or wrap the callable in a lambda.",

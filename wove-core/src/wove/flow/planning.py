@@ -143,11 +143,16 @@ def make_plan(
 
 async def execute(plan: Plan, result: WoveResult) -> None:
     """Run a plan on the running loop and fill the result, whatever happens."""
+    raised: BaseException | None = None
     try:
         await plan.runner.run()
+    except BaseException as error:
+        raised = error
+        raise
     finally:
         runs = {run.name: run for run in plan.runs}
-        result.fill(runs, plan.engine.failures, plan.runner.first_failure)
+        first = plan.runner.first_failure
+        result._fill(runs, plan.engine.failures, first, unread=first is not raised)
         notify = plan.engine.hooks.wove_weave_finished
         if notify is not None:
             notify(weave=plan.weave, result=result, runs=runs)

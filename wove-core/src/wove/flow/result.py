@@ -37,12 +37,26 @@ class WoveResult:
         self._first: BaseException | None = None
         self._unread = False
 
-    def fill(self, runs: Mapping[str, TaskRun], failures: Sequence[BaseException], first: BaseException | None) -> None:
-        """Take over what a weave has recorded; called by the weave itself."""
+    def _fill(
+        self,
+        runs: Mapping[str, TaskRun],
+        failures: Sequence[BaseException] = (),
+        first: BaseException | None = None,
+        *,
+        unread: bool = True,
+    ) -> None:
+        """Take over what a weave has recorded; called by the weave itself.
+
+        Args:
+            runs: the tasks by name.
+            failures: see `failures`.
+            first: the failure of the task that failed first.
+            unread: nobody has been told of it yet.
+        """
         self._runs = runs
         self._failures = failures
         self._first = first
-        self._unread = first is not None
+        self._unread = unread and first is not None
 
     @property
     def exception(self) -> BaseException | None:

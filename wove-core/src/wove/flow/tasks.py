@@ -79,20 +79,34 @@ class TaskSpec:
         return TaskSpec(self.name, self.function, source=source, options={**parent.options, **self.options})
 
 
-def declare(name: str, function: AnyCallable, source: object, options: Mapping[str, object]) -> TaskSpec:
+def declare(
+    name: str,
+    function: AnyCallable,
+    source: object,
+    options: Mapping[str, object],
+    *,
+    parent: "TaskSpec | None" = None,
+) -> TaskSpec:
     """Make a task from what ``@w.do`` was given.
+
+    Args:
+        name: the task's name.
+        function, source, options: what was given.
+        parent: the task that this one overrides; what is not given comes from there.
 
     Raises:
         OptionError: an option is unknown, misplaced or has a bad value, or the map source is nothing to iterate over.
     """
     if options:
-        check_options(options, where=f"@w.do on task {name!r}", mapped=source is not UNMAPPED)
+        mapped = source is not UNMAPPED or (parent is not None and parent.mapped)
+        check_options(options, where=f"@w.do on task {name!r}", mapped=mapped)
     if not isinstance(source, str | Unmapped) and not is_iterable(source):
         raise OptionError(
             f"@w.do on task {name!r}: a task is mapped over an iterable or over the name of a task or initial value, "
             f"not over {type(source).__name__!r}. Write @w.do([...]) or @w.do('name')."
         )
-    return TaskSpec(name, function, source=source, options=options or _NO_OPTIONS)
+    spec = TaskSpec(name, function, source=source, options=options or _NO_OPTIONS)
+    return spec if parent is None else spec.overriding(parent)
 
 
 def is_iterable(value: object) -> bool:

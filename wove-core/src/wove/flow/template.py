@@ -10,6 +10,7 @@ from wove.options import TaskOptions
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK = "_wove_declaration"
+_WRAPPERS = (staticmethod, classmethod)
 
 
 class Declaration(NamedTuple):
@@ -55,7 +56,7 @@ class Weave:
     @staticmethod
     def do(source: Any = UNMAPPED, /, **options: Unpack[TaskOptions]) -> Any:
         """Declare a method as a task; takes what ``@w.do`` takes."""
-        if callable(source) and not is_iterable(source):
+        if isinstance(source, _WRAPPERS) or (callable(source) and not is_iterable(source)):
             return _declared(source, source=UNMAPPED, options=options)
         return partial(_declared, source=source, options=options)
 
@@ -63,6 +64,18 @@ class Weave:
 def _declared(function: F, *, source: object, options: Mapping[str, object]) -> F:
     setattr(function, _MARK, Declaration(source, dict(options)))
     return function
+
+
+def _declaration_of(function: object) -> Declaration | None:
+    declaration: Declaration | None = getattr(function, _MARK, None)
+    if declaration is None and isinstance(function, _WRAPPERS):
+        # Here `@staticmethod` stands above `@Weave.do`.
+        declaration = getattr(function.__func__, _MARK, None)
+    return declaration
+
+
+def _is_method(value: object) -> bool:
+    return callable(value) or isinstance(value, _WRAPPERS)
 
 
 def _instance(template: type[Weave]) -> Weave:
@@ -81,10 +94,9 @@ def tasks_of(template: type[Weave]) -> list[TaskSpec]:
     specs: dict[str, TaskSpec] = {}
     for cls in reversed(template.__mro__):
         for name, function in vars(cls).items():
-            declaration: Declaration | None = getattr(function, _MARK, None)
-            if declaration is None and not (name in specs and callable(function)):
+            declaration = _declaration_of(function)
+            if declaration is None and not (name in specs and _is_method(function)):
                 continue
             source, options = declaration or (UNMAPPED, {})
-            spec = declare(name, function.__get__(instance, template), source, options)
-            specs[name] = spec.overriding(specs[name]) if name in specs else spec
+            specs[name] = declare(name, function.__get__(instance, template), source, options, parent=specs.get(name))
     return list(specs.values())
