@@ -58,6 +58,30 @@ def test_an_interpreter_with_an_open_server_exits_at_once() -> None:
     assert time.time() - ended < 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts file descriptors in /proc")
+def test_nothing_is_left_after_a_shutdown() -> None:
+    program = """
+        import asyncio, os, threading, time
+        import wove
+        from wove.backend import BackendCallbackServer, post_event
+        from wove.backend.connections import connections
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(3):
+            server = BackendCallbackServer()
+            asyncio.run(server.start())
+            large = {"type": "task_result", "run_id": "a", "result": b"x" * 3_000_000}
+            post_event(server.callback_url, large)
+            asyncio.run(server.recv())
+            connections().close()
+            wove.shutdown()
+        deadline = time.monotonic() + 10
+        while threading.active_count() > 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        print(threading.active_count(), len(os.listdir("/proc/self/fd")) - before)
+    """
+    assert run(program) == "1 0"
+
+
 FORKED = """
     import asyncio, os, socket, sys, warnings
     warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: forking beside threads.
