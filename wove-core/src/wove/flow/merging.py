@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from typing import Any, Unpack
 
-from wove.flow.attempts import Call, map_over
+from wove.flow.attempts import Call
 from wove.flow.current import current_engine
 from wove.flow.engine import Engine
 from wove.flow.graph import Node
+from wove.flow.mapping import map_over
 from wove.flow.runs import Outcome, TaskRun
 from wove.flow.tasks import UNMAPPED, Parameters, TaskSpec, is_iterable, name_of
 from wove.options import TaskOptions, check_options

@@ -8,9 +8,10 @@ from time import perf_counter
 from typing import Any, cast
 
 from wove.errors import TaskStopped
-from wove.flow.attempts import Call, map_over
+from wove.flow.attempts import Call
 from wove.flow.engine import Engine
 from wove.flow.graph import Graph
+from wove.flow.mapping import map_over
 from wove.flow.runs import Outcome, TaskRun, all_ended, cancelled_inside, discard, note_where
 from wove.flow.schedule import Schedule, TaskState
 
