@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -41,13 +41,22 @@ class Receiving:
         self.url = session.callback_url
 
     async def open_run(self, run_id: str, *, lease: float = 30.0, body: bytes | None = None) -> str | None:
-        return await self._on_loop(lambda: self.session.open_run(run_id, lease=lease, body=body))
+        async def opened() -> str | None:
+            return self.session.open_run(run_id, lease=lease, body=body)
+
+        return await on_io_loop(opened())
 
     async def close_run(self, run_id: str) -> None:
-        await self._on_loop(lambda: self.session.close_run(run_id))
+        async def closed() -> None:
+            self.session.close_run(run_id)
+
+        await on_io_loop(closed())
 
     async def request_cancel(self, run_id: str) -> None:
-        await self._on_loop(lambda: self.session.request_cancel(run_id))
+        async def requested() -> None:
+            self.session.request_cancel(run_id)
+
+        await on_io_loop(requested())
 
     async def recv(self) -> dict[str, Any]:
         return await asyncio.wait_for(self.session.recv(), SECONDS)
@@ -67,12 +76,6 @@ class Receiving:
         while (frame := await self.recv())["run_id"] != marker:
             frames.append(frame)
         return frames
-
-    async def _on_loop(self, action: Callable[[], Any]) -> Any:
-        async def act() -> Any:
-            return action()
-
-        return await on_io_loop(act())
 
 
 @asynccontextmanager

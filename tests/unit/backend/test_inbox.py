@@ -77,8 +77,9 @@ def test_a_reader_on_a_loop_that_has_ended_harms_nobody() -> None:
     inbox = Inbox()
 
     async def leave() -> None:
-        asyncio.get_running_loop().create_task(inbox.get())
+        reading = asyncio.ensure_future(inbox.get())
         await asyncio.sleep(0)
+        assert not reading.done()
 
     asyncio.run(leave())
     inbox.put(frame(1))

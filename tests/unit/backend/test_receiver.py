@@ -120,7 +120,7 @@ async def test_sessions_with_the_same_fixed_port_share_it() -> None:
 
 
 async def test_sessions_with_the_same_port_and_token_get_their_own_events() -> None:
-    config = {"callback_port": free_port(), "callback_token": TOKEN}
+    config: dict[str, Any] = {"callback_port": free_port(), "callback_token": TOKEN}
     async with receiving(**config) as one, receiving(**config) as other:
         assert one.url == other.url
         await one.open_run("a")
@@ -209,7 +209,7 @@ async def test_the_configured_url_is_what_workers_are_told() -> None:
 
 async def test_unsigned_events_from_other_hosts_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
-    config = {"callback_host": "0.0.0.0", "callback_port": port, "callback_token": "short-token"}
+    config: dict[str, Any] = {"callback_host": "0.0.0.0", "callback_port": port, "callback_token": "short-token"}
     with caplog.at_level(logging.WARNING, "wove"):
         for _ in range(2):
             async with receiving(**config):
