@@ -48,11 +48,13 @@ class Task:
     def __init__(self) -> None:
         self.executions = 0
         self.fail = False
+        self.entered = threading.Event()
         self.released = threading.Event()
         self.released.set()
 
     def __call__(self) -> int:
         self.executions += 1
+        self.entered.set()
         self.released.wait(20)
         if self.fail:
             raise ValueError("not this time")
@@ -108,7 +110,7 @@ def test_a_waiting_run_can_be_cancelled(server: EventServer, task: Task) -> None
     task.released.clear()
     holding = threading.Thread(target=run, args=(_keyed(server),), kwargs={"once_seconds": 60})
     holding.start()
-    server.wait_for("task_started")
+    assert task.entered.wait(20)
     waiting = _keyed(server) | {"lease": 0.3}
     server.rule = lambda request: CANCEL if request.kind == "heartbeat" else Move(body={"lease": 0.3})
     run(waiting, once_seconds=60)
