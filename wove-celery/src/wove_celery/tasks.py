@@ -1,0 +1,43 @@
+"""The Celery tasks that execute payloads. Importing this registers them with whichever app the worker has."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from celery import shared_task
+
+from wove.integrations.worker import run
+from wove_celery.presence import WoveRequest
+from wove_celery.settings import DEFAULT_TASK_NAME
+
+NAMES_VARIABLE = "WOVE_CELERY_TASK_NAMES"
+
+
+def execute(payload: Mapping[str, Any]) -> None:
+    """Execute a Wove payload. The outcome goes to the weave that waits for it, so Celery has no result to keep."""
+    run(payload)
+
+
+def register(name: str) -> Any:
+    """Register a task that executes payloads, for an environment whose ``task_name`` is not ``"wove.run"``::
+
+        from wove_celery.worker import register
+
+        wove_task = register("myapp.wove_task")
+
+    Args:
+        name: the name, as in the environment's ``executor_config``.
+
+    Returns:
+        The Celery task, which belongs to every app of the process.
+    """
+    return shared_task(execute, name=name, ignore_result=True, Request=WoveRequest)
+
+
+def _names() -> list[str]:
+    given = os.environ.get(NAMES_VARIABLE, "")
+    return list(dict.fromkeys([DEFAULT_TASK_NAME, *(name.strip() for name in given.split(",") if name.strip())]))
+
+
+for _name in _names():
+    register(_name)

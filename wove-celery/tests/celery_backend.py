@@ -1,0 +1,356 @@
+"""Real brokers with private ports and directories, and Celery workers, as the kit's `Deployment`."""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import kombu
+import redis
+
+from wove.testing import Deployment, WorkerProcess
+from wove.testing.servers import require_program
+
+HOST = "127.0.0.1"
+# Debian's own wrapper around it runs for root and the user rabbitmq only.
+_RABBITMQ = Path("/usr/lib/rabbitmq/bin")
+
+
+class Broker:
+    """A broker that runs for the tests alone.
+
+    Attributes:
+        port: where it listens.
+        url: for Celery, with ``{port}`` in place of the port.
+    """
+
+    url: str
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def celery_url(self, port: int | None = None) -> str:
+        """Return the URL for Celery, through another port if one is given."""
+        return self.url.format(port=port or self.port)
+
+    def contents(self) -> set[str]:
+        """Return a name for everything that is in it."""
+        raise NotImplementedError
+
+    def empty(self) -> None:
+        """Remove everything from it."""
+        raise NotImplementedError
+
+
+class RedisBroker(Broker):
+    """redis-server without persistence."""
+
+    url = "redis://127.0.0.1:{port}/0"
+
+    def contents(self) -> set[str]:
+        """Return the keys of all databases, with the members of each."""
+        found: set[str] = set()
+        for database in range(3):
+            with redis.Redis(HOST, self.port, db=database, decode_responses=True) as client:
+                for key in client.scan_iter():
+                    found |= {f"{database}/{key}", *(f"{database}/{key}: {each}" for each in _members(client, key))}
+        return found
+
+    def empty(self) -> None:
+        """Flush all databases."""
+        with redis.Redis(HOST, self.port) as client:
+            client.flushall()
+
+
+def _members(client: Any, key: str) -> list[str]:
+    match client.type(key):
+        case "list":
+            return [f"message {number}" for number in range(client.llen(key))]
+        case "hash":
+            return list(client.hkeys(key))
+        case "set":
+            return list(client.smembers(key))
+        case "zset":
+            return list(client.zrange(key, 0, -1))
+    return []
+
+
+class RabbitBroker(Broker):
+    """rabbitmq-server as a node of its own."""
+
+    url = "amqp://guest:guest@127.0.0.1:{port}//"
+
+    def __init__(self, port: int, environment: dict[str, str]) -> None:
+        super().__init__(port)
+        self._environment = environment
+
+    def contents(self) -> set[str]:
+        """Return the queues, and the messages in each but those of the event channel."""
+        command = [str(_RABBITMQ / "rabbitmqctl"), "list_queues", "--quiet", "--no-table-headers", "name", "messages"]
+        printed = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=True).stdout
+        found: set[str] = set()
+        for line in printed.splitlines():
+            name, _, messages = line.rpartition("\t")
+            found.add(name)
+            if not name.startswith("celeryev"):
+                found |= {f"{name}: message {number}" for number in range(int(messages))}
+        return found
+
+    def empty(self) -> None:
+        """Delete all queues."""
+        with kombu.Connection(self.celery_url()) as connection:
+            for name in self.contents():
+                connection.default_channel.queue_delete(name)
+
+
+@contextmanager
+def redis_broker(directory: Path) -> Iterator[RedisBroker]:
+    """Run a Redis server."""
+    program = require_program("redis-server", install="apt-get install redis-server")
+    port = free_port(HOST)
+    command = [program, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(directory)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        _wait_for_port(port, process, seconds=10.0)
+        yield RedisBroker(port)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def rabbit_broker(directory: Path) -> Iterator[RabbitBroker]:
+    """Run a RabbitMQ node, which takes some seconds to start, with an Erlang port mapper of its own."""
+    require_program("rabbitmq-server", install="apt-get install rabbitmq-server")
+    port, mapper = free_port(HOST), free_port(HOST)
+    (directory / "rabbitmq.conf").write_text("")
+    environment = {
+        **os.environ,
+        "HOME": str(directory),
+        "RABBITMQ_NODENAME": f"wove{port}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": HOST,
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(free_port(HOST)),
+        "RABBITMQ_MNESIA_BASE": str(directory / "data"),
+        "RABBITMQ_LOG_BASE": str(directory / "log"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
+        "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
+        "RABBITMQ_CONF_ENV_FILE": os.devnull,
+        "ERL_EPMD_PORT": str(mapper),
+        "ERL_EPMD_ADDRESS": HOST,
+    }
+    with (directory / "output").open("wb") as output:
+        command = [str(_RABBITMQ / "rabbitmq-server")]
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+        try:
+            _wait_for_port(port, process, seconds=90.0)
+            yield RabbitBroker(port, environment)
+        finally:
+            process.terminate()
+            process.wait()
+            mapper_program = shutil.which("epmd") or "epmd"
+            subprocess.run([mapper_program, "-port", str(mapper), "-kill"], capture_output=True, check=False)
+
+
+def free_port(host: str) -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server((host, 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def _wait_for_port(port: int, process: "subprocess.Popen[bytes]", *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with exit code {process.returncode}.")
+        try:
+            socket.create_connection((HOST, port), timeout=1.0).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError(f"{process.args!r} was not ready within {seconds:g} s.")
+
+
+class Relay:
+    """A port that leads to another one, and can be shut: a broker that goes away for those who come through here."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
+        self._thread.start()
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = free_port(HOST)
+        self.open()
+
+    def open(self) -> None:
+        """Take connections."""
+        if self._server is None:
+            self._server = self._call(asyncio.start_server(self._serve, HOST, self.port))
+
+    def shut(self) -> None:
+        """Refuse connections and break those that there are."""
+        self._call(self._shut())
+
+    def close(self) -> None:
+        """Shut for good."""
+        self.shut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _call(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10.0)
+
+    async def _shut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in self._writers:
+            writer.transport.abort()
+        while self._writers:
+            await asyncio.sleep(0.01)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(HOST, self._target)
+        await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.transport.abort()
+
+
+class CeleryDeployment(Deployment):
+    """A worker of Celery's own command at a broker that weaves reach through a relay.
+
+    Args:
+        broker: the broker.
+        directory: for the worker's spool.
+        pool: Celery's name of the worker pool.
+        arguments: more options of ``celery worker``.
+        command: the worker's command up to those options; by default one without any app.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        directory: Path,
+        *,
+        pool: str = "prefork",
+        arguments: Sequence[str] = (),
+        command: Callable[[str], Sequence[str]] | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        self.broker = broker
+        self.relay = Relay(broker.port)
+        start = (command or plain_command)(broker.celery_url())
+        options = ["-P", pool, "-c", "2", "--loglevel", "INFO", *arguments]
+        self.worker = WorkerProcess(
+            [*start, *options],
+            ready=self._is_ready,
+            env={"WOVE_SPOOL_DIR": str(directory / "spool"), "PYTHONUNBUFFERED": "1", **(env or {})},
+            seconds=60.0,
+        )
+        self._started = 0
+
+    def environment(self) -> dict[str, Any]:
+        """Return the environment; broker_url leads through the relay."""
+        return {"executor": "celery", "executor_config": {"broker_url": self.broker.celery_url(self.relay.port)}}
+
+    def ensure_worker(self) -> None:
+        """Start a worker unless one is ready."""
+        self.worker.ensure()
+        self._started = self._times_ready()
+
+    def stop_workers(self) -> None:
+        """Kill the worker."""
+        self.worker.kill()
+
+    def kill_worker(self) -> None:
+        """Kill the worker and its children."""
+        self.worker.kill()
+
+    def terminate_worker(self) -> None:
+        """Begin a warm shutdown."""
+        self.worker.terminate()
+
+    def take_backend_down(self) -> None:
+        """Shut the relay."""
+        self.relay.shut()
+
+    def bring_backend_up(self) -> None:
+        """Open the relay."""
+        self.relay.open()
+
+    def leftovers(self) -> Collection[str]:
+        """Return everything in the broker."""
+        return self.broker.contents()
+
+    def close(self) -> None:
+        """End everything."""
+        self.worker.close()
+        self.relay.close()
+
+    def _is_ready(self) -> bool:
+        return self._times_ready() > self._started
+
+    def _times_ready(self) -> int:
+        return self.worker.output().count(" ready.\n")
+
+
+def plain_command(url: str) -> Sequence[str]:
+    """Return the command of a worker without any app."""
+    return [sys.executable, "-m", "celery", "-b", url, "worker", "-I", "wove_celery.worker", "--without-mingle"]
+
+
+def own_command(url: str) -> Sequence[str]:
+    """Return the command of Wove's own line."""
+    return [sys.executable, "-m", "wove_celery.worker", "-b", url]
+
+
+class Stand:
+    """Keeps one deployment at a time: the tests of one class share it, and the next class gets another.
+
+    Args:
+        directory: for workers' spools.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._key: object = None
+        self._deployment: CeleryDeployment | None = None
+
+    def deployment(self, broker: Broker, **settings: Any) -> CeleryDeployment:
+        """Return the deployment with these arguments of `CeleryDeployment`, its broker empty if it is a new one."""
+        key = (broker, repr(sorted(settings.items())))
+        if self._deployment is None or key != self._key:
+            self.clear()
+            broker.empty()
+            self._deployment = CeleryDeployment(broker, self._directory, **settings)
+            self._key = key
+        return self._deployment
+
+    def clear(self) -> None:
+        """End the deployment."""
+        if self._deployment is not None:
+            self._deployment.close()
+            self._deployment = None
