@@ -76,6 +76,17 @@ async def test_one_who_is_cancelled_while_waiting_takes_no_place() -> None:
     await finish(third, second)
 
 
+async def test_one_who_is_cancelled_makes_way_for_one_with_a_higher_limit() -> None:
+    limit = InFlightLimit()
+    first, second, third = Holder(limit, 1), Holder(limit, 1), Holder(limit, 2)
+    await settle()
+    assert not third.inside.is_set()
+    second.task.cancel()
+    await settle()
+    assert third.inside.is_set()
+    await finish(first, second, third)
+
+
 async def test_one_who_is_cancelled_just_as_its_turn_comes_passes_the_place_on() -> None:
     limit = InFlightLimit()
     first, second, third = (Holder(limit, 1) for _ in range(3))

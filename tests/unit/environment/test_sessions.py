@@ -249,6 +249,15 @@ async def test_closing_the_registry_orphans_what_is_in_flight() -> None:
 
 
 @in_virtual_time
+async def test_an_order_that_comes_after_the_shutdown_starts_nothing() -> None:
+    registry, executor = SessionRegistry(), ScriptedExecutor()
+    session = await opened(registry, executor)
+    await registry.close()
+    assert isinstance((await outcome(session, order())).error, DeliveryOrphanedError)
+    assert (executor.starts, executor.stops) == (1, 1)
+
+
+@in_virtual_time
 async def test_a_burst_of_events_leaves_room_for_timers() -> None:
     registry, executor = SessionRegistry(), ScriptedExecutor()
     session = await opened(registry, executor)

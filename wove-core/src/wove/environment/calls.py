@@ -1,9 +1,10 @@
 """One call of `ExecutorRuntime.run_task` as the weave sees it: an order that is away on the background loop."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
-from wove.backend.loop import IOLoop
+from wove.environment.crossing import Crossing
 from wove.environment.orders import Order
 from wove.environment.runs import Outcome
 from wove.environment.sessions import ExecutorSession, Submission
@@ -18,15 +19,21 @@ class RemoteCall:
     blocks must not keep the weave from its deadline.
 
     Used on the weave's loop.
+
+    Args:
+        order: what is to be done.
+        session: the session that does it.
+        out: the way to the background loop.
+        back: the way back to this loop.
     """
 
-    def __init__(self, order: Order, session: ExecutorSession, background: IOLoop) -> None:
+    def __init__(self, order: Order, session: ExecutorSession, *, out: Crossing, back: Crossing) -> None:
         self._order = order
         self._session = session
-        self._background = background.loop
+        self._out = out
+        self._back = back
         self._submission: Submission | None = None
-        self._loop = asyncio.get_running_loop()
-        self._answer: asyncio.Future[Outcome] = self._loop.create_future()
+        self._answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
     async def result(self) -> Any:
         """Return the task's result, or raise what became of it instead. Cancelling gives the order up."""
@@ -42,14 +49,14 @@ class RemoteCall:
     def give_up(self, error: BaseException) -> None:
         """Wait no longer; `result` raises the error, once a cancel that must be confirmed is."""
         try:
-            self._background.call_soon_threadsafe(self._leave, error)
+            self._out.post(partial(self._leave, error))
         except RuntimeError:  # The background loop is closed.
             self._settle(Outcome(error=error))
 
     async def _outcome(self) -> Outcome:
         policy = self._order.policy
         try:
-            self._background.call_soon_threadsafe(self._submit)
+            self._out.post(self._submit)
         except RuntimeError:
             return Outcome(error=DeliveryOrphanedError(f"{self._order.label}: Wove has been shut down."))
         limit = None if policy.timeout is None else policy.timeout + (policy.ack or 0.0) + _SLACK_SECONDS
@@ -88,6 +95,6 @@ class RemoteCall:
 
     def _reply(self, outcome: Outcome) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._settle, outcome)
+            self._back.post(partial(self._settle, outcome))
         except RuntimeError:  # The weave's loop is closed: nobody waits any more.
             pass

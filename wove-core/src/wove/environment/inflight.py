@@ -133,7 +133,7 @@ class InFlight:
             lease: seconds within which its worker promises the next sign; None where it promises nothing.
         """
         run = self._runs.get(run_id)
-        if run is None or run.sealed is not None:
+        if run is None:
             return []
         run.phase = "running"
         run.seen = now
@@ -261,7 +261,6 @@ class InFlight:
         if run.policy.ack is None or run.report is not None:
             # A job that the backend calls over has nothing left to confirm.
             return [Cancel(run.run_id), *self._end(run, outcome)]
-        run.phase = "stopping"
         run.sealed = outcome
         run.ack_due = now + run.policy.ack
         # Whatever else was due has lost its meaning.

@@ -9,6 +9,7 @@ from wove.backend.loop import IOLoop, io_loop, on_io_loop
 from wove.backend.threads import in_daemon_thread
 from wove.environment.calls import RemoteCall
 from wove.environment.contract import EnvironmentExecutor
+from wove.environment.crossing import Crossing
 from wove.environment.limits import in_flight_limit
 from wove.environment.local import LocalEnvironmentExecutor, call_in_place
 from wove.environment.orders import dead_job_grace, make_order
@@ -28,11 +29,12 @@ logger = logging.getLogger("wove")
 class _Started:
     """A remote environment whose session is open."""
 
-    __slots__ = ("background", "grace", "scope", "session")
+    __slots__ = ("background", "grace", "out", "scope", "session")
 
-    def __init__(self, session: ExecutorSession, background: IOLoop, scope: object, grace: float) -> None:
+    def __init__(self, session: ExecutorSession, background: IOLoop, *, scope: object, grace: float) -> None:
         self.session = session
         self.background = background
+        self.out = Crossing(background.loop)
         self.scope = scope
         self.grace = grace
 
@@ -55,6 +57,7 @@ class ExecutorRuntime:
         self._run_config = dict(run_config or {})
         self._started: dict[str, _Started] = {}
         self._calls: set[RemoteCall] = set()
+        self._back: Crossing | None = None
         self._starting = asyncio.Lock()
         for name, definition in environment_definitions.items():
             self._define(name, definition)
@@ -72,7 +75,7 @@ class ExecutorRuntime:
 
     async def stop(self) -> None:
         """Leave every environment. Tasks that are still in flight end with a `DeliveryOrphanedError`."""
-        started, self._started = self._started, {}
+        started, self._started, self._back = self._started, {}, None
         for call in list(self._calls):
             call.give_up(DeliveryOrphanedError("The runtime was stopped while the task was in flight."))
         for background in {each.background for each in started.values()}:
@@ -144,7 +147,12 @@ class ExecutorRuntime:
                 grace=started.grace,
                 scope=started.scope,
             )
-            return await self._call(RemoteCall(order, started.session, started.background))
+            return await self._call(RemoteCall(order, started.session, out=started.out, back=self._way_back()))
+
+    def _way_back(self) -> Crossing:
+        if self._back is None:
+            self._back = Crossing(asyncio.get_running_loop())
+        return self._back
 
     async def _call(self, call: RemoteCall) -> Any:
         self._calls.add(call)
@@ -177,7 +185,7 @@ class ExecutorRuntime:
         sessions = await on_io_loop(_open_all(background, missing, self._run_config))
         for name, session in sessions.items():
             scope = name, _identity(missing[name].get("executor"))
-            self._started[name] = _Started(session, background, scope, graces[name])
+            self._started[name] = _Started(session, background, scope=scope, grace=graces[name])
 
 
 def _identity(executor: "str | EnvironmentExecutor | None") -> object:

@@ -15,13 +15,12 @@ LOST_AFTER_LEASES = 4 / 3
 DEAD_JOB_GRACE_SECONDS = 5.0
 REQUEUES = 1
 
-Phase = Literal["submitting", "submitted", "running", "stopping"]
+Phase = Literal["submitting", "submitted", "running"]
 
 _PROGRESS: dict[Phase, str] = {
     "submitting": "the backend has not accepted it yet",
     "submitted": "it was submitted, but no worker has started it",
     "running": "it has started, but not finished",
-    "stopping": "it was being cancelled",
 }
 
 

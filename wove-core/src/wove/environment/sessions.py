@@ -124,6 +124,7 @@ class ExecutorSession:
         self._ended = ended
         self._users = 0
         self._live: _Live | None = None
+        self._shut_down: BaseException | None = None
         # Starting and stopping exclude each other: an instance that is being stopped cannot be started again yet.
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -170,7 +171,13 @@ class ExecutorSession:
         return submission
 
     async def shut_down(self, error: BaseException, *, patience: float) -> None:
-        """Stop the executor, whoever uses it; open orders end with an error. Takes little more than `patience`."""
+        """Stop the executor for good, whoever uses it; all orders, later ones too, end with an error.
+
+        Args:
+            error: that error.
+            patience: seconds to wait for cancels.
+        """
+        self._shut_down = error
         for task in list(self._tasks):
             task.cancel()
         live, self._live = self._live, None
@@ -220,6 +227,8 @@ class ExecutorSession:
 
     async def _started(self) -> _Live:
         async with self._changing:
+            if self._shut_down is not None:
+                raise self._shut_down
             if self._live is None:
                 self._live = await self._start()
             return self._live
