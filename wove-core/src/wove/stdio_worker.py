@@ -19,7 +19,7 @@ from wove.backend.execution import cancelled_event, error_event
 from wove.backend.frames import check_frame, frame_from_bytes
 from wove.backend.framing import Frame
 from wove.backend.pulse import Pulse
-from wove.backend.stdio_codec import started_event
+from wove.backend.stdio_codec import returned_event, started_event
 from wove.backend.stdio_job import Functions, Job
 from wove.backend.task_logs import forwarding
 from wove.backend.task_loop import TaskLoop
@@ -86,6 +86,8 @@ class StdioWorker:
             self._begin(Job(frame, message if isinstance(message, Frame) else None))
         elif kind == "cancel_task":
             self._cancel(frame)
+        elif kind == "recall_task":
+            self._return(frame["run_id"])
         elif kind == "hello":
             self._be_told(frame)
         elif kind == "shutdown":
@@ -119,6 +121,12 @@ class StdioWorker:
             self._finish(job, cancelled_event(job.ids))
         else:
             job.stop()
+
+    def _return(self, run_id: str) -> None:
+        """Give a run back if it has not begun: the owner has a better place for it."""
+        job = self._queued.pop(run_id, None)
+        if job is not None:
+            self._finish(job, returned_event(job.ids))
 
     # The threads that execute tasks.
 

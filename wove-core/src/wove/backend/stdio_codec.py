@@ -13,6 +13,8 @@ from wove.backend.framing import Frame, pack
 from wove.backend.types import EventFrame
 from wove.serialization import PYTHON_VERSION, dump_pieces, loads
 
+RETURNED = "task_returned"
+
 
 def command_line(frame: Mapping[str, Any]) -> bytes:
     """Return a command as a JSON line. Raises `SerializationError` where its callable or arguments cannot travel."""
@@ -76,6 +78,16 @@ def pack_event(event: EventFrame, *, started: bool = False) -> list[bytes]:
 def started_event(ids: Mapping[str, Any]) -> EventFrame:
     """Return the event that says that a run has started; its ids are those of any other event of the run."""
     return {"type": "task_started", "run_id": ids["run_id"], "task_id": ids["task_id"]}
+
+
+def recall_command(run_id: str) -> dict[str, Any]:
+    """Return the command that asks Wove's own worker to give a run back, if it has not begun."""
+    return {"type": "recall_task", "run_id": run_id}
+
+
+def returned_event(ids: Mapping[str, Any]) -> EventFrame:
+    """Return the answer to a recall: the run has not begun and never will there."""
+    return {"type": RETURNED, "run_id": ids["run_id"], "task_id": ids["task_id"]}
 
 
 def unpack_event(frame: Frame) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from wove.backend.frames import deserialize_event, frame_from_bytes
 from wove.backend.framing import Frame, pack
-from wove.backend.stdio_codec import command_line, pack_run, unpack_event
+from wove.backend.stdio_codec import RETURNED, command_line, pack_run, recall_command, unpack_event
 from wove.backend.types import FINAL_EVENTS
 from wove.environment.stdio_run import StdioRun
 from wove.environment.stdio_settings import DEFAULT_THREADS, StdioSettings
@@ -22,6 +22,9 @@ _AHEAD = 64
 # More than this waits here and not on the way to the worker.
 _MOST_UNSENT = 4 << 20
 
+# A worker that ends before it begins anything is replaced; one that always does is not replaced for ever.
+_MOST_RETURNS = 3
+
 _log = logging.getLogger("wove.environment")
 
 
@@ -30,6 +33,9 @@ class Pool(Protocol):
 
     def has_room(self) -> None:
         """Something has left the worker: it can take another run."""
+
+    def returned(self, run: StdioRun) -> None:
+        """The worker gives a run back that it has not begun."""
 
     def lost(self, worker: "PooledWorker", unstarted: list[StdioRun], end: WorkerExit) -> None:
         """The worker is gone. `unstarted` have certainly not begun there."""
@@ -124,9 +130,9 @@ class PooledWorker:
         try:
             if process.speaks_frames:
                 pickled = run.pickles.get(run.frame["callable"], what=f"the callable of {run.label}")
-                process.write(pack_run(run.frame, *pickled, coroutine=run.is_coroutine))
+                run.sent_until = process.write(pack_run(run.frame, *pickled, coroutine=run.is_coroutine))
             else:
-                process.write([command_line(run.frame)])
+                run.sent_until = process.write([command_line(run.frame)])
         except BaseException as error:  # Pickling runs the user's own code.
             self._forget(run)
             run.fail(error, retryable=False)
@@ -139,6 +145,10 @@ class PooledWorker:
         run = self.runs.get(frame.head["run_id"])
         if run is None:
             return  # What nobody waits for is not even unpickled.
+        if frame.head["type"] == RETURNED:
+            self._forget(run)
+            self._pool.returned(run)
+            return
         if frame.head.pop("started", False):
             run.deliver({"type": "task_started", **run.ids})
         self._deliver(run, unpack_event(frame))
@@ -170,9 +180,14 @@ class PooledWorker:
             self._pool.has_room()
 
     def _insist(self, run: StdioRun) -> None:
-        if self.runs.get(run.run_id) is run:
-            self.retiring = True
-            self._retire()
+        if self.runs.get(run.run_id) is not run:
+            return
+        self.retiring = True
+        if self._process is not None and self._speaks_frames():
+            begun = {run.run_id for run in self._begun()}
+            for run_id in self.runs.keys() - begun:
+                self._process.write(pack(recall_command(run_id)))
+        self._retire()
 
     def _retire(self) -> None:
         """Go on with retiring, or stop it if everything that was cancelled has ended after all."""
@@ -187,13 +202,25 @@ class PooledWorker:
         synchronous = [run for run in self.runs.values() if not run.is_coroutine]
         return [run for run in self.runs.values() if run.is_coroutine] + synchronous[: self._threads]
 
+    def _lost_with(self, end: WorkerExit) -> dict[str, StdioRun]:
+        """Return the runs that end with the process: those that may have begun, or all of them if it is of no use to
+        try again.
+        """
+        if not end.was_ready:
+            return dict(self.runs)
+        begun = {run.run_id: run for run in self._begun() if run.sent_until <= end.received}
+        if begun:
+            return begun
+        for run in self.runs.values():
+            run.returns += 1
+        return {run.run_id: run for run in self.runs.values() if run.returns > _MOST_RETURNS}
+
     def _on_exit(self, end: WorkerExit) -> None:
-        begun = self._begun() if end.was_ready else list(self.runs.values())
-        begun_ids = {run.run_id for run in begun}
-        unstarted = [run for run_id, run in self.runs.items() if run_id not in begun_ids]
+        lost = self._lost_with(end)
+        unstarted = [run for run_id, run in self.runs.items() if run_id not in lost]
         self.runs.clear()
         self._in_threads = 0
-        for run in begun:
+        for run in lost.values():
             run.lost(self._settings.command, end)
         self._pool.lost(self, unstarted, end)
 

@@ -22,6 +22,8 @@ class StdioRun:
         pickles: the pickles of its session's callables.
         deliver: takes its events; the last one is final.
         given_up: nobody waits for it any more.
+        sent_until: how many bytes its worker process has to read until it knows the run.
+        returns: how often it has come back from a worker that had not begun it.
     """
 
     frame: dict[str, Any]
@@ -30,6 +32,8 @@ class StdioRun:
     pickles: CallablePickles
     deliver: Callable[[dict[str, Any]], None]
     given_up: bool = False
+    sent_until: int = 0
+    returns: int = 0
 
     @property
     def run_id(self) -> str:

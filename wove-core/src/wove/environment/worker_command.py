@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from wove.backend.framing import FRAMING, FRAMING_VARIABLE
 
-
 _OWN_MODULE = "wove.stdio_worker"
 
 # Linux's default is 64 KiB, which makes 20 MB cost 300 wake-ups of each side.
@@ -54,7 +53,7 @@ class WorkerCommand:
                 stderr=child_err,
                 cwd=self.cwd,
                 env={**os.environ, FRAMING_VARIABLE: FRAMING, **dict(self.env)},
-                # A session of its own: Ctrl-C in a terminal is for the weave, and killing reaches the worker's children.
+                # A session of its own: Ctrl-C in a terminal is for the weave; killing reaches the worker's children.
                 start_new_session=True,
             )
         except BaseException:
@@ -91,6 +90,7 @@ class WorkerExit:
         code: its exit code; negative: the number of the signal that ended it, as in `subprocess`.
         stderr: the last lines that it wrote to stderr.
         was_ready: it said something before it ended.
+        received: how many bytes it had read.
         broken: what was wrong with its output, if that is why it was ended.
     """
 
@@ -98,6 +98,7 @@ class WorkerExit:
     code: int
     stderr: str
     was_ready: bool
+    received: int
     broken: str | None = None
 
     def __str__(self) -> str:

@@ -75,18 +75,29 @@ class WorkerPool:
             del self._waiting[run.run_id]
             worker.take(run)
 
+    def returned(self, run: StdioRun) -> None:
+        """Find another worker for a run, before those that came later."""
+        self._take_back([run])
+        self.has_room()
+
     def lost(self, worker: PooledWorker, unstarted: list[StdioRun], end: WorkerExit) -> None:
         """Take the runs back that a lost worker has not begun.
 
         If workers end before they have said anything, so would the next one: then nothing is tried again.
         """
         self._workers.remove(worker)
-        self._waiting = {run.run_id: run for run in unstarted} | self._waiting
+        self._take_back(unstarted)
         if not end.was_ready and not self._workers:
             waiting, self._waiting = self._waiting, {}
             for run in waiting.values():
                 run.lost(self._settings.command, end)
         self.has_room()
+
+    def _take_back(self, runs: list[StdioRun]) -> None:
+        for run in runs:
+            if run.given_up:
+                run.cancelled()
+        self._waiting = {run.run_id: run for run in runs if not run.given_up} | self._waiting
 
     def _worker_for(self, run: StdioRun) -> PooledWorker | None:
         best: PooledWorker | None = None

@@ -69,9 +69,14 @@ class WorkerProcess:
         """Bytes that the process has not taken yet."""
         return self._writer.unsent
 
-    def write(self, buffers: Sequence[bytes | memoryview]) -> None:
-        """Write buffers one after the other, later where the process does not take them now."""
+    def write(self, buffers: Sequence[bytes | memoryview]) -> int:
+        """Write buffers one after the other, later where the process does not take them now.
+
+        Returns:
+            How many bytes the process has to read until it knows all of them.
+        """
         self._writer.write(buffers)
+        return self._writer.position
 
     def note(self, text: str) -> None:
         """Remember a line for the report of the process's end, as if it had come through stderr."""
@@ -180,13 +185,14 @@ class WorkerProcess:
             pass
         code = self._process.wait()
         self._writer.close()
+        received = self._writer.received
         await self._stderr.close()
         for fd in (self._stdout, self._stderr_fd, self._pidfd):
             if fd is not None:
                 os.close(fd)
         _running.discard(self)
         self._ended.set()
-        self._on_exit(WorkerExit(self.pid, code, self._stderr.tail(), self._was_ready, self._broken))
+        self._on_exit(WorkerExit(self.pid, code, self._stderr.tail(), self._was_ready, received, self._broken))
 
 
 _running: "weakref.WeakSet[WorkerProcess]" = weakref.WeakSet()
