@@ -170,6 +170,7 @@ class LoopMap:
         note_where(failure, task=self._run.name, environment=self._run.environment, item=index)
         self._failures.append(failure)
         self._engine.failures.append(failure)
+        self._engine.stopping |= not self._run.is_merge
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

@@ -106,6 +106,8 @@ class Runner:
             try:
                 outcome: Outcome = context.run(function, **arguments), None
             except BaseException as error:
+                # The loop learns of it in a moment; this thread may take the next job at once.
+                self._engine.stopping = True
                 outcome = None, error
             self._hand_over(run, outcome)
 
@@ -173,7 +175,7 @@ class Runner:
         value, failure = outcome
         if failure is None:
             self._finished(run, value)
-        elif isinstance(failure, TaskStopped) and self._engine.stopping:
+        elif isinstance(failure, TaskStopped) and self._schedule.stopping:
             # It was blocked in a merge that was stopped.
             self._cancelled(run)
         else:

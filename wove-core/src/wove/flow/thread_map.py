@@ -158,6 +158,7 @@ class ThreadMap:
             self._failures.append(error)
             self._engine.failures.append(error)
             self._exhausted = True
+            self._engine.stopping |= not self._run.is_merge
             first = len(self._failures) == 1
         if first:
             # What the other threads are just doing gets a moment to end, so that their failures are not lost.
