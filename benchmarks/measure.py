@@ -69,7 +69,7 @@ def _cost(script: Path, job: str) -> float:
     return float(printed.stdout.split()[-1])
 
 
-_SCALES = {"ms": 1e3, "us": 1e6, "bytes": 1.0}
+_SCALES = {"ms": 1e3, "us": 1e6, "bytes": 1.0, "results": 1.0}
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
