@@ -1,4 +1,4 @@
-"""The least that a task queue can be: worker processes that take payloads from one pipe. For benchmarks of the callback path."""
+"""The least that a task queue can be: worker processes that take payloads from one pipe."""
 
 import json
 import multiprocessing
@@ -17,7 +17,7 @@ class PipeQueueAdapter(BackendAdapter):
 
     async def start(self) -> None:
         command = [sys.executable, __file__, str(self.config["workers"])]
-        self.host = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+        self.host = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)  # noqa: ASYNC220
 
     async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> str:
         # This cannot block for long: the host does nothing but read.
