@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from wove.backend.thread_executor import DaemonThreadExecutor
+
 T = TypeVar("T")
 
 _CLOSE_SECONDS = 5.0
@@ -23,6 +25,7 @@ class IOLoop:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(DaemonThreadExecutor())
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._first_closers: list[Callable[[], Awaitable[None]]] = []
         self._thread = threading.Thread(target=self._run, name="wove-io", daemon=True)

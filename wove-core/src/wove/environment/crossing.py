@@ -34,10 +34,15 @@ class Crossing:
         """
         with self._lock:
             if self._loop.is_closed():
+                # Calls that it has not made any more are still in the queue, so nobody would try to wake it.
                 raise RuntimeError("The event loop is closed.")
             self._calls.append(call)
             if len(self._calls) == 1:
-                self._loop.call_soon_threadsafe(self._make)
+                try:
+                    self._loop.call_soon_threadsafe(self._make)
+                except RuntimeError:
+                    self._calls.clear()
+                    raise
 
     def _make(self) -> None:
         try:
