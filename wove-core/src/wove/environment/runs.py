@@ -28,6 +28,12 @@ _PROGRESS: dict[Phase, str] = {
 class RunPolicy:
     """How one ticket is delivered.
 
+    A run is *given up* when its time is over or its weave does not want it any more, and *lost* when its heartbeats
+    stop or its job is dead. Then `orphan` counts. ``cancel``: the executor is asked to stop it. ``fail``: it is not
+    asked; a job that is still queued stays where it is, and its events are refused. ``requeue``: a lost run is
+    cancelled and replaced, once; one that is given up is cancelled. ``detach``: nobody is asked to stop, and nothing is
+    refused.
+
     Attributes:
         timeout: seconds from submitting to the final event, or None.
         heartbeat: seconds without a sign of life after which a started run is lost; None leaves it to the lease that
