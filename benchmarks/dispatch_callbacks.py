@@ -2,8 +2,8 @@
 
 - *fixed cost*: a whole weave with one remote no-op, after the first one; the baseline is the allowed 30 ms.
 - *callback path*: a map of no-ops over one worker process, per task: payload, submission, events, result. By hand:
-  ``http.client`` in another process posts as many small JSON bodies, one after the other over one connection, to uvicorn.
-- *burst*: 200 results from 32 worker processes at once, 20 rounds; the cost is one more than the number of lost results.
+  ``http.client`` in another process posts as many small JSON bodies to uvicorn, one after the other.
+- *burst*: 200 results from 32 worker processes at once, 20 rounds; the cost is one more than the lost results.
 """
 
 import asyncio
