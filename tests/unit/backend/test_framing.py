@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wove.backend import framing
@@ -42,6 +42,8 @@ def contents(frames: list[bytes | Frame]) -> list[tuple[dict[str, object], bytes
 sizes = st.lists(st.sampled_from([41, 1000, 65_535, 65_536, 200_000]), min_size=1, max_size=5)
 
 
+# A shared machine may be slow at any moment.
+@settings(deadline=None)
 @given(lengths=st.lists(st.sampled_from([0, 1, 100, 65_000, 65_536, 150_000]), max_size=4), sizes=sizes)
 def test_frames_come_out_as_they_went_in_however_they_are_cut(lengths: list[int], sizes: list[int]) -> None:
     bodies = [b"x" * length for length in lengths]
@@ -50,6 +52,7 @@ def test_frames_come_out_as_they_went_in_however_they_are_cut(lengths: list[int]
     assert contents(frames) == [({"number": number}, body) for number, body in enumerate(bodies)]
 
 
+@settings(deadline=None)
 @given(
     lines=st.lists(st.binary(max_size=50).filter(lambda line: b"\n" not in line), max_size=8),
     sizes=st.lists(st.integers(1, 20), min_size=1, max_size=5),
@@ -125,6 +128,7 @@ def test_another_line_is_no_hello(line: bytes) -> None:
     assert read_hello(line) is None
 
 
+@settings(deadline=None)
 @given(buffers=st.lists(st.binary(max_size=20), max_size=6), written=st.integers(0, 150))
 def test_what_remains_of_buffers_is_their_end(buffers: list[bytes], written: int) -> None:
     whole = b"".join(buffers)
