@@ -23,14 +23,14 @@ RANKS = {
     # The processes that execute tasks need nothing above the integrations.
     "backend_worker": 6,
     "stdio_worker": 6,
-    "services": 6,
     "environment": 6,
     "flow": 7,
     "weave": 8,
     "result": 8,
     "": 9,
     "testing": 10,
-    "cli": 10,
+    # A service runs its tasks in the worker processes of the stdio executor.
+    "services": 10,
 }
 
 
