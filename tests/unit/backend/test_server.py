@@ -101,6 +101,7 @@ FORKED = """
         status = 1
         try:
             idle.close()
+            os.close(finish_end)  # So that the child ends when its parent does.
             os.write(ready_end, b"r")
             os.read(finish, 1)
             status = in_child()
