@@ -21,12 +21,12 @@ class Run:
 
 @dataclass
 class Result:
-    timings: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, TaskTiming] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
     exception: BaseException | None = None
 
 
-def _finish(**runs: Run) -> dict[str, float]:
+def _finish(**runs: Run) -> dict[str, TaskTiming]:
     finished = active_hooks().wove_weave_finished
     assert finished is not None
     result = Result()

@@ -1,7 +1,7 @@
 """Runs one callable over many items on the event loop."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,8 @@ class LoopMap:
         run.items = self._spans
         # The items that run, and the feeder that starts them one by one, if there is one.
         self._tasks: set[asyncio.Task[None]] = set()
+        self._feeder: asyncio.Task[None] | None = None
+        self._feeding = False
         self._failures: list[BaseException] = []
         self._closing = False
         self._cut_short = False
@@ -69,7 +71,9 @@ class LoopMap:
         finally:
             self._closing = True
             for task in self._tasks:
-                task.cancel()
+                # A feeder that closes its source already is left to it.
+                if task is not self._feeder or self._feeding:
+                    task.cancel()
             await all_ended(self._tasks)
         if self._failures:
             return None, self._failures[0]
@@ -83,7 +87,10 @@ class LoopMap:
         if items is not None and most is not None and len(items) > most:
             raise too_many(self._run, most)
         if items is None or self._limit or self._interval:
-            self._spawn(self._feed(source if items is None else items, plain=items is not None))
+            self._feeding = True
+            feeding = self._feed(source if items is None else items, plain=items is not None)
+            self._feeder = self._engine.start(feeding, self._run.context.copy())
+            self._keep(self._feeder)
             return
         for item in items:
             self._start(item)
@@ -96,14 +103,20 @@ class LoopMap:
                         return
             else:
                 async with aclosing(pulled(self._engine, self._run, source)) as items:
-                    async for item in items:
-                        if not await self._start_in_turn(item):
-                            return
+                    await self._feed_from(items)
         except BaseException as error:
             if self._closing and isinstance(error, asyncio.CancelledError):
                 raise
             # The source failed, not an item: the task's own failure, which the runner notes.
             self._failures.append(self._failure(error))
+
+    async def _feed_from(self, items: AsyncIterator[Any]) -> None:
+        try:
+            async for item in items:
+                if not await self._start_in_turn(item):
+                    return
+        finally:
+            self._feeding = False
 
     async def _start_in_turn(self, item: Any) -> bool:
         """Start an item as soon as the limits let it; return whether the map goes on."""
@@ -131,10 +144,10 @@ class LoopMap:
         index = len(self._results)
         self._results.append(None)
         self._spans.append(None)
-        self._spawn(self._one(index, item) if self._plain is None else self._one_plain(index, item, self._plain))
+        one = self._one(index, item) if self._plain is None else self._one_plain(index, item, self._plain)
+        self._keep(self._engine.start(one, self._run.context.copy()))
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self._engine.start(coroutine, self._run.context.copy())
+    def _keep(self, task: "asyncio.Task[None]") -> None:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 

@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wove.errors import TaskCancelledError, did_you_mean
 from wove.flow.runs import TaskRun
 from wove.flow.schedule import TaskState
 from wove.options import ErrorMode
+
+if TYPE_CHECKING:
+    from wove.plugins.timings import TaskTiming
 
 logger = logging.getLogger("wove")
 
@@ -30,7 +33,7 @@ class WoveResult:
     """
 
     def __init__(self, error_mode: ErrorMode = "raise") -> None:
-        self.timings: dict[str, float] = {}
+        self.timings: dict[str, TaskTiming] = {}
         self._error_mode = error_mode
         self._runs: Mapping[str, TaskRun] = {}
         self._failures: Sequence[BaseException] = ()

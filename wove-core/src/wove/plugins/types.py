@@ -1,9 +1,12 @@
 """What hooks are given: the plan of a weave, and the records of a finished one."""
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from typing import Protocol, TypedDict
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from wove.options import TaskOptions
+
+if TYPE_CHECKING:
+    from wove.plugins.timings import TaskTiming
 
 
 class PlannedTask(TypedDict):
@@ -59,7 +62,7 @@ class FinishedResult(Protocol):
     """The part of a `WoveResult` that plugins read, or fill in."""
 
     @property
-    def timings(self) -> MutableMapping[str, float]: ...
+    def timings(self) -> "MutableMapping[str, TaskTiming]": ...
 
     @property
     def cancelled(self) -> set[str]: ...
