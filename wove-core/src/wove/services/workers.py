@@ -135,7 +135,8 @@ class WorkerPool:
         self._count = processes
         self._threads = threads
         path = [os.path.abspath(place) for place in sys.path]
-        self.greeting = json_to_bytes({"type": "hello", "threads": threads, "path": path}) + b"\n"
+        # A worker expects a run id in every line, also where it means nothing.
+        self.greeting = json_to_bytes({"type": "hello", "run_id": "none", "threads": threads, "path": path}) + b"\n"
         self._on_event = on_event
         # Without its framing variable, Wove's own worker speaks JSON lines.
         self._command = WorkerCommand(env=((FRAMING_VARIABLE, ""),))
