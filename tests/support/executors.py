@@ -18,6 +18,8 @@ class ScriptedExecutor(EnvironmentExecutor):
         hold: while it is not set, `send` hangs; by command type.
         failures: what `send` raises, by command type.
         start_failure, stop_failure: what `start` and `stop` raise.
+        seconds: how long `start` and `stop` take.
+        running: whether it is between the two.
         auto: answers every run at once with its arguments.
     """
 
@@ -31,6 +33,8 @@ class ScriptedExecutor(EnvironmentExecutor):
         self.failures: dict[str, BaseException] = {}
         self.start_failure: BaseException | None = None
         self.stop_failure: BaseException | None = None
+        self.seconds = 0.0
+        self.running = False
         self.config: Mapping[str, Any] = {}
         self.run_config: Mapping[str, Any] = {}
         self._events: asyncio.Queue[Any] = asyncio.Queue()
@@ -39,9 +43,12 @@ class ScriptedExecutor(EnvironmentExecutor):
     async def start(
         self, *, environment_name: str, environment_config: Mapping[str, Any], run_config: Mapping[str, Any]
     ) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.seconds)
         if self.start_failure is not None:
             raise self.start_failure
+        if self.running:
+            raise RuntimeError("started twice")
+        self.running = True
         self.starts += 1
         self.config, self.run_config = environment_config, run_config
         self._events = asyncio.Queue()
@@ -65,6 +72,8 @@ class ScriptedExecutor(EnvironmentExecutor):
         return event  # type: ignore[no-any-return]
 
     async def stop(self) -> None:
+        await asyncio.sleep(self.seconds)
+        self.running = False
         self.stops += 1
         if self.stop_failure is not None:
             raise self.stop_failure

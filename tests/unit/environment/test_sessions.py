@@ -133,6 +133,50 @@ async def test_a_restart_that_fails_is_the_error_of_the_run_that_needed_it() -> 
 
 
 @in_virtual_time
+async def test_a_restart_waits_for_the_end_of_the_broken_session() -> None:
+    registry, executor = SessionRegistry(), ScriptedExecutor(auto=True)
+    session = await opened(registry, executor)
+    executor.seconds = 1.0
+    executor.break_down(ConnectionResetError("pipe"))
+    await asyncio.sleep(0.1)
+    assert await outcome(session, order()) == Outcome({"obj": "abc"})
+    assert asyncio.get_running_loop().time() >= 2.0
+    await session.release()
+
+
+@in_virtual_time
+async def test_equal_keys_that_wait_for_the_same_restart_run_once() -> None:
+    registry, executor = SessionRegistry(), ScriptedExecutor()
+    session = await opened(registry, executor)
+    executor.break_down(ConnectionResetError("pipe"))
+    await asyncio.sleep(0.1)
+    wanted = order(delivery_idempotency_key="k")
+    waiting = [asyncio.create_task(outcome(session, wanted)) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    [run_id] = executor.of_type("run_task")
+    executor.emit("task_result", run_id, result=3)
+    assert [await each for each in waiting] == [Outcome(3), Outcome(3)]
+    await session.release()
+
+
+@in_virtual_time
+async def test_an_order_that_is_given_up_during_a_restart_is_never_sent() -> None:
+    registry, executor = SessionRegistry(), ScriptedExecutor()
+    session = await opened(registry, executor)
+    executor.seconds = 1.0
+    executor.break_down(ConnectionResetError("pipe"))
+    await asyncio.sleep(0.1)
+    replies: list[Outcome] = []
+    submission = session.submit(order(), replies.append)
+    reason = TaskCancelledError("report")
+    submission.leave(reason)
+    await asyncio.sleep(10.0)
+    assert replies == [Outcome(error=reason)]
+    assert executor.commands == []
+    await session.release()
+
+
+@in_virtual_time
 async def test_an_executor_that_cancels_its_own_recv_is_broken() -> None:
     registry, executor = SessionRegistry(), ScriptedExecutor()
     session = await opened(registry, executor)
