@@ -9,8 +9,9 @@ from typing import Any
 
 from tests.simulation.history import History
 from tests.simulation.virtual_loop import Strand
+from wove.backend.answers import Answer
 from wove.backend.app import callback_app
-from wove.backend.connections import LONGEST_ANSWER, Answer, Target
+from wove.backend.connections import LONGEST_ANSWER, Target
 
 _FAULTS = ("refuse", "drop", "late", "unavailable", "duplicate", "black_hole", "lose_answer")
 

@@ -56,7 +56,6 @@ def assert_no_promise_is_broken(plan: Callable[[], Plan], seeds: range) -> None:
         assert not broken, f"seed {seed} of the {plan.__name__} worlds:\n" + "\n".join(broken)
 
 
-@pytest.mark.fault(12)
 @pytest.mark.parametrize("seeds", batches(0.3), ids=str)
 def test_in_a_storm_every_task_gets_its_own_result(seeds: range) -> None:
     for seed in seeds:
@@ -67,13 +66,11 @@ def test_in_a_storm_every_task_gets_its_own_result(seeds: range) -> None:
         assert not wrong, f"seed {seed}: {[(ticket.number, ticket.error) for ticket in wrong]}"
 
 
-@pytest.mark.fault(26, 27, 28)
 @pytest.mark.parametrize("seeds", batches(0.3), ids=str)
 def test_dying_workers_break_no_promise(seeds: range) -> None:
     assert_no_promise_is_broken(deadly, seeds)
 
 
-@pytest.mark.fault(5, 9, 14, 15, 16, 24, 43)
 @pytest.mark.parametrize("seeds", batches(0.4), ids=str)
 def test_chaos_breaks_no_promise(seeds: range) -> None:
     assert_no_promise_is_broken(chaotic, seeds)
