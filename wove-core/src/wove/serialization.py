@@ -21,6 +21,7 @@ PYTHON_VERSION = sys.version.split()[0]
 
 # The search for the part that cannot be pickled ends after so many tries; what these types hold is never one.
 _MOST_TRIES = 2000
+_SMALL = 4096
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
 
 
@@ -69,7 +70,14 @@ def dump_pieces(value: object, *, what: str) -> list[bytes]:
 def _is_plain(value: object) -> bool:
     """Tell whether a value is one that every pickler treats alike, so that the fastest will do."""
     if type(value) is dict:
-        return all(type(name) is str and type(part) in _PLAIN for name, part in value.items())
+        return all(type(name) is str and _is_small(part) for name, part in value.items())
+    return _is_small(value)
+
+
+def _is_small(value: object) -> bool:
+    # Only the slower pickler spares large texts and bytes a copy.
+    if type(value) is str or type(value) is bytes:
+        return len(value) <= _SMALL
     return type(value) in _PLAIN
 
 

@@ -6,9 +6,10 @@ that wait.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from wove.backend.threads import DaemonThreads
 
@@ -19,8 +20,16 @@ _PATIENCE = 0.002
 _IDLE = 0.02
 # Threads keep their thread-locals (connections, caches) for that long after the last job.
 _LINGER = 60.0
-# Jobs that are done faster than this many in _PATIENCE would lose more than they win in threads of their own.
-_FAST = 20
+# A process that uses this much of a processor has no use for more threads, unless a single job goes on and on.
+_WORKING = 0.5
+
+
+class _Seen(NamedTuple):
+    """What had been done at some time: jobs taken, and seconds of processor time."""
+
+    taken: int
+    worked: float
+    at: float
 
 
 class TaskThreads(Generic[J]):
@@ -59,7 +68,7 @@ class TaskThreads(Generic[J]):
         self._waiting = False
         self._helping = 0
         self._taken = 0
-        self._taken_seen = 0
+        self._seen = _Seen(0, 0.0, 0.0)
 
     def put(self, job: J) -> None:
         """Add a job. Called by `receive`."""
@@ -109,6 +118,7 @@ class TaskThreads(Generic[J]):
         """Read until the main thread has nothing else to do."""
         if not self._reading.acquire(blocking=False):
             return
+        self._seen = self._look()
         try:
             while not self._closed:
                 readable = self._readable(self._patience())
@@ -126,15 +136,19 @@ class TaskThreads(Generic[J]):
         return _PATIENCE if self._helping < self.limit - 1 and not self._jobs.empty() else _IDLE
 
     def _relieve(self) -> None:
-        """Get helpers for the jobs that wait, unless they are being done quickly."""
-        taken, self._taken_seen = self._taken - self._taken_seen, self._taken
-        if taken >= _FAST:
+        """Get helpers for the jobs that wait, if that makes them end sooner."""
+        before, self._seen = self._seen, self._look()
+        worked = self._seen.worked - before.worked
+        if self._seen.taken != before.taken and worked > _WORKING * (self._seen.at - before.at):
             return
         with self._lock:
             wanted = max(0, min(self._jobs.qsize(), self.limit - 1 - self._helping))
             self._helping += wanted
         for _ in range(wanted):
             self._helpers.submit(self._help)
+
+    def _look(self) -> _Seen:
+        return _Seen(self._taken, time.process_time(), time.monotonic())
 
     def _help(self) -> None:
         while (job := self._next()) is not None:
