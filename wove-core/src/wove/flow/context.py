@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from functools import partial
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from wove.errors import OptionError, ReservedNameError
@@ -124,7 +124,7 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
             OptionError: an option is misspelled, misplaced or has a bad value.
             ReservedNameError: the name is a result attribute's, or already taken in this weave.
         """
-        if callable(source) and not is_iterable(source):
+        if type(source) is FunctionType or (callable(source) and not is_iterable(source)):
             return self._declare(source, source=UNMAPPED, options=options)
         return partial(self._declare, source=source, options=options)
 
@@ -139,7 +139,8 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
         name = name_of(function)
         if name == "<lambda>":
             return f"lambda_{sum(spec.startswith('lambda_') for spec in self._specs) + 1}"
-        _refuse_reserved(name, f"Task {name!r}")
+        if name in RESERVED:
+            _refuse_reserved(name, f"Task {name!r}")
         if name in self._values:
             raise ReservedNameError(f"Task {name!r}: the weave has an initial value of that name. Rename one of them.")
         if name in self._specs and name not in self._inherited:

@@ -105,7 +105,8 @@ class Graph:
         for name in unknown:
             if name in parameters.required:
                 raise self._unresolved(spec.name, name)
-        self._refuse_positional_only(node)
+        if parameters.positional_only:
+            self._refuse_positional_only(node)
         for dependency in node.dependencies:
             self.dependents[dependency].append(node.index)
 

@@ -55,8 +55,8 @@ class Defaults:
 
     def effective(self, spec: TaskSpec) -> "tuple[EnvironmentSettings, TaskOptions]":
         """Return the environment of a task and its complete options."""
-        if not spec.options:
-            return self.of(self.environment, where=f"Task {spec.name!r}")
+        if not spec.options and self.environment in self._known:
+            return self._known[self.environment]
         environment = cast(str | None, spec.options.get("environment")) or self.environment
         settings, options = self.of(environment, where=f"Task {spec.name!r}")
         return settings, cast(TaskOptions, {**options, **spec.options})

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import FunctionType, MethodType
 from typing import Any, Final, NamedTuple, cast
 
@@ -38,15 +38,21 @@ class Parameters(NamedTuple):
     """
 
     names: tuple[str, ...]
-    required: frozenset[str]
+    required: Collection[str]
     positional_only: tuple[str, ...]
     positional: int
 
 
 class TaskSpec:
-    """One declared task. Immutable once declared; an inline override makes a new one."""
+    """One declared task. Immutable once declared; an inline override makes a new one.
 
-    __slots__ = ("function", "is_async", "name", "options", "parameters", "source")
+    Attributes:
+        mapped: whether it runs once per item of `source`.
+        source_name: the task or initial value whose result is mapped over, for ``@w.do("name")``.
+        is_async: whether calling the function returns a coroutine.
+    """
+
+    __slots__ = ("function", "is_async", "mapped", "name", "options", "parameters", "source", "source_name")
 
     def __init__(
         self,
@@ -60,18 +66,11 @@ class TaskSpec:
         self.name = name
         self.function = function
         self.source = source
+        self.mapped = source is not UNMAPPED
+        self.source_name = source if isinstance(source, str) else None
         self.options = options
         self.parameters = parameters or parameters_of(function)
         self.is_async = is_async_callable(function)
-
-    @property
-    def mapped(self) -> bool:
-        return self.source is not UNMAPPED
-
-    @property
-    def source_name(self) -> str | None:
-        """The task or initial value whose result is mapped over, for ``@w.do("name")``."""
-        return self.source if isinstance(self.source, str) else None
 
     def overriding(self, parent: "TaskSpec") -> "TaskSpec":
         """Return this task with the options, and the map source, that it leaves unset taken from its parent's task."""
@@ -100,7 +99,7 @@ def declare(
     if options:
         mapped = source is not UNMAPPED or (parent is not None and parent.mapped)
         check_options(options, where=f"@w.do on task {name!r}", mapped=mapped)
-    if not isinstance(source, str | Unmapped) and not is_iterable(source):
+    if source is not UNMAPPED and not isinstance(source, str) and not is_iterable(source):
         raise OptionError(
             f"@w.do on task {name!r}: a task is mapped over an iterable or over the name of a task or initial value, "
             f"not over {type(source).__name__!r}. Write @w.do([...]) or @w.do('name')."
@@ -162,7 +161,7 @@ def _parameters_of_code(function: FunctionType) -> Parameters:
     positional, keyword_only = code.co_argcount, code.co_kwonlyargcount
     names = code.co_varnames[: positional + keyword_only]
     if not function.__defaults__ and not function.__kwdefaults__:
-        return Parameters(names, frozenset(names), names[: code.co_posonlyargcount], positional)
+        return Parameters(names, names, names[: code.co_posonlyargcount], positional)
     optional = set(names[positional - len(function.__defaults__ or ()) : positional])
     optional.update(function.__kwdefaults__ or ())
     required = frozenset(name for name in names if name not in optional)
@@ -172,7 +171,9 @@ def _parameters_of_code(function: FunctionType) -> Parameters:
 def is_async_callable(function: object) -> bool:
     """Tell whether calling something returns a coroutine: coroutine functions, partials and objects around them."""
     if type(function) is FunctionType:
-        return bool(function.__code__.co_flags & inspect.CO_COROUTINE) or inspect.iscoroutinefunction(function)
+        # A function may be marked as one that returns coroutines; the mark is among its attributes.
+        marked = bool(function.__dict__) and inspect.iscoroutinefunction(function)
+        return marked or bool(function.__code__.co_flags & inspect.CO_COROUTINE)
     while isinstance(function, functools.partial):
         function = function.func
     if isinstance(function, FunctionType | MethodType):

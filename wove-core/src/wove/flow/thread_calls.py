@@ -26,12 +26,12 @@ class ThreadCall:
     __slots__ = (
         "_arguments",
         "_began",
+        "_begin_ticket",
         "_context",
+        "_end_ticket",
         "_engine",
         "_function",
         "_on_begin",
-        "_replaced",
-        "_ticket",
         "ended",
     )
 
@@ -43,11 +43,11 @@ class ThreadCall:
         self._context = context
         self._function = function
         self._arguments = arguments
-        # Who takes it, the thread that begins or the loop that gives up, decides whether the call takes place at all.
-        self._ticket = [None]
+        # Thread and loop compete for these: to begin the call or to call it off, to end it or to give it up.
+        self._begin_ticket = [None]
+        self._end_ticket = [None]
         self._began: float | None = None
         self._on_begin: Callable[[], None] | None = None
-        self._replaced = False
 
     async def outcome(self, *, urgent: bool = False, clock: "asyncio.Timeout | None" = None) -> Outcome:
         """Wait for a thread, and for the call.
@@ -71,7 +71,7 @@ class ThreadCall:
             raise
 
     def __call__(self) -> None:
-        if not self._take_ticket():
+        if not _take(self._begin_ticket):
             return
         self._began = self._engine.loop.time()
         if self._on_begin is not None:
@@ -80,14 +80,11 @@ class ThreadCall:
             outcome: Outcome = self._context.run(self._function, **self._arguments), None
         except BaseException as error:
             outcome = None, error
-        self._engine.call_soon(partial(self._report, outcome))
-
-    def _take_ticket(self) -> bool:
-        try:
-            self._ticket.pop()
-        except IndexError:
-            return False
-        return True
+        if _take(self._end_ticket):
+            self._engine.call_soon(partial(self._report, outcome))
+        else:
+            discard(outcome[0])
+            self._engine.threads.restore()
 
     def _stop_until_begin(self, clock: asyncio.Timeout) -> None:
         expires = clock.when()
@@ -105,18 +102,23 @@ class ThreadCall:
         go_on()
 
     def _abandon(self) -> None:
-        if self._take_ticket():
+        if _take(self._begin_ticket):
             return
-        if self.ended.cancelled():
-            self._replaced = True
+        if _take(self._end_ticket):
             self._engine.threads.replace()
-        else:  # It has ended in the same moment.
+        elif not self.ended.cancelled():  # It has ended in the same moment.
             discard(self.ended.result()[0])
 
     def _report(self, outcome: Outcome) -> None:
-        if self._replaced:
-            self._engine.threads.restore()
         if self.ended.done():
             discard(outcome[0])
         else:
             self.ended.set_result(outcome)
+
+
+def _take(ticket: list[None]) -> bool:
+    try:
+        ticket.pop()
+    except IndexError:
+        return False
+    return True
