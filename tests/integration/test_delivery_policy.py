@@ -121,7 +121,6 @@ def writer(path: Path, *, seconds: float) -> Callable[[], Any]:
 # Time limits.
 
 
-@pytest.mark.fault(22)
 def test_a_job_that_nobody_picks_up_times_out_and_is_cancelled(jobs: Jobs) -> None:
     jobs.configure(MemoryAdapter, delivery_timeout=0.3)
     jobs.ledger.execute = False
@@ -147,7 +146,6 @@ class BlockingSubmit(MemoryAdapter):
         time.sleep(3.0)  # noqa: ASYNC251
 
 
-@pytest.mark.fault(25)
 @pytest.mark.parametrize("adapter_class", [HangingSubmit, BlockingSubmit])
 def test_a_submit_that_hangs_or_blocks_times_out(jobs: Jobs, adapter_class: type[BackendAdapter]) -> None:
     jobs.configure(adapter_class, delivery_timeout=0.3)
@@ -157,7 +155,6 @@ def test_a_submit_that_hangs_or_blocks_times_out(jobs: Jobs, adapter_class: type
     assert time.monotonic() - before < 2.5
 
 
-@pytest.mark.fault(25)
 async def test_a_submit_that_blocks_leaves_the_weave_s_loop_free(jobs: Jobs) -> None:
     jobs.configure(BlockingSubmit, delivery_timeout=1.0)
     ticks = 0
@@ -194,7 +191,6 @@ class HangingCancel(MemoryAdapter):
         await asyncio.Event().wait()
 
 
-@pytest.mark.fault(24)
 @pytest.mark.parametrize("adapter_class", [HangingCancel, MemoryAdapter])
 def test_a_cancel_that_hangs_or_raises_does_not_hide_the_timeout(
     jobs: Jobs, adapter_class: type[BackendAdapter]
@@ -227,7 +223,6 @@ def sleeper(path: Path) -> Callable[[], str]:
     return sleep
 
 
-@pytest.mark.fault(19)
 def test_a_killed_worker_is_noticed_by_its_heartbeats(jobs: Jobs, tmp_path: Path) -> None:
     jobs.configure(ProcessAdapter, delivery_heartbeat_seconds=2.0)
     log = tmp_path / "log"
@@ -239,7 +234,6 @@ def test_a_killed_worker_is_noticed_by_its_heartbeats(jobs: Jobs, tmp_path: Path
     assert time.monotonic() - killed < 5.0
 
 
-@pytest.mark.fault(18)
 @pytest.mark.slow
 def test_a_killed_worker_is_noticed_without_any_option(jobs: Jobs, tmp_path: Path) -> None:
     jobs.configure(ProcessAdapter)
@@ -252,7 +246,6 @@ def test_a_killed_worker_is_noticed_without_any_option(jobs: Jobs, tmp_path: Pat
     assert time.monotonic() - killed < 45.0
 
 
-@pytest.mark.fault(20)
 def test_a_busy_worker_with_heartbeats_is_left_alone(jobs: Jobs, tmp_path: Path) -> None:
     jobs.configure(ProcessAdapter, delivery_heartbeat_seconds=1.0)
     log = tmp_path / "log"
@@ -263,7 +256,6 @@ def test_a_busy_worker_with_heartbeats_is_left_alone(jobs: Jobs, tmp_path: Path)
     assert away.wait().result == "done"
 
 
-@pytest.mark.fault(23)
 def test_a_job_may_be_queued_longer_than_its_heartbeat(jobs: Jobs) -> None:
     jobs.configure(MemoryAdapter, delivery_heartbeat_seconds=0.3)
     jobs.ledger.execute = False
@@ -279,7 +271,6 @@ def test_a_job_may_be_queued_longer_than_its_heartbeat(jobs: Jobs) -> None:
 # Attempts.
 
 
-@pytest.mark.fault(29)
 def test_an_attempt_that_timed_out_is_cancelled_before_the_next_one_starts(jobs: Jobs, tmp_path: Path) -> None:
     order: list[str] = []
 
@@ -300,7 +291,6 @@ def test_an_attempt_that_timed_out_is_cancelled_before_the_next_one_starts(jobs:
     assert len(set(jobs.ledger.run_ids)) == 2
 
 
-@pytest.mark.fault(28)
 def test_the_late_answer_of_an_earlier_attempt_is_ignored(jobs: Jobs, tmp_path: Path) -> None:
     jobs.configure(MemoryAdapter)
     log = str(tmp_path / "log")
@@ -341,7 +331,6 @@ def test_a_refused_submission_is_retried_as_a_new_run(jobs: Jobs) -> None:
 # Giving up, and losing.
 
 
-@pytest.mark.fault(30)
 def test_a_running_worker_is_told_when_its_weave_gives_up(jobs: Jobs, tmp_path: Path) -> None:
     jobs.configure(ProcessAdapter, delivery_heartbeat_seconds=1.0)
     log = tmp_path / "log"
@@ -432,7 +421,6 @@ def test_a_dead_job_is_retried_like_any_failure(jobs: Jobs) -> None:
     assert run(lambda: "done") == "done"
 
 
-@pytest.mark.fault(33)
 async def test_cancelling_the_caller_cancels_the_job_and_gives_everything_back(jobs: Jobs) -> None:
     jobs.configure(MemoryAdapter)
     assert run_quickly() == "done"
@@ -453,7 +441,6 @@ def run_quickly() -> Any:
     return Away(lambda: "done").wait().result
 
 
-@pytest.mark.fault(37)
 def test_an_environment_that_cannot_start_takes_nothing_with_it(jobs: Jobs) -> None:
     good, bad = Ledger(), Ledger()
     bad.start_failure = ConnectionError("broker is gone")
@@ -511,7 +498,6 @@ def test_a_key_of_several_items_runs_once_and_answers_all(jobs: Jobs, tmp_path: 
     assert {payload["delivery"]["delivery_idempotency_key"] for payload in jobs.ledger.payloads} == {"same-1", "same-2"}
 
 
-@pytest.mark.bad_input(33)
 def test_a_key_with_an_unknown_field_fails_its_task(jobs: Jobs) -> None:
     jobs.configure(MemoryAdapter, delivery_idempotency_key="{acount}")
     with pytest.raises(OptionError, match="'acount' that is no argument"):
