@@ -672,14 +672,14 @@ def test_nothing_is_left_after_a_shutdown() -> None:
     with Session() as session:
         session.run(tasks.pid)
     wove.shutdown()
-    before, threads = _descriptors(), threading.active_count()
+    before, threads = _descriptors(), set(threading.enumerate())
     with Session(processes=2) as session:
         pids = {session.run(tasks.pid) for _ in range(5)}
         os.kill(pids.pop(), signal.SIGKILL)
         pids.add(session.run(tasks.pid))
     wove.shutdown()
     assert _descriptors() == before
-    assert threading.active_count() == threads
+    until(lambda: set(threading.enumerate()) <= threads)
     assert not any(alive(pid) for pid in pids)
     assert _workers() == []
 

@@ -22,7 +22,8 @@ def feed(decoder: Decoder, data: bytes, sizes: Iterator[int]) -> list[bytes | Fr
         data = data[count:]
         decoder.received(count)
         while (item := decoder.take()) is not None:
-            taken.append(item)
+            # A body may be valid until the next one only.
+            taken.append(Frame(item.head, bytes(item.body)) if isinstance(item, Frame) else item)
     return taken
 
 
@@ -39,17 +40,28 @@ def contents(frames: list[bytes | Frame]) -> list[tuple[dict[str, object], bytes
     return [(frame.head, bytes(frame.body)) for frame in frames if isinstance(frame, Frame)]
 
 
-sizes = st.lists(st.sampled_from([41, 1000, 65_535, 65_536, 200_000]), min_size=1, max_size=5)
+sizes = st.lists(st.sampled_from([1000, 40_001, 65_535, 65_536, 200_000]), min_size=1, max_size=5)
 
 
 # A shared machine may be slow at any moment.
 @settings(deadline=None)
-@given(lengths=st.lists(st.sampled_from([0, 1, 100, 65_000, 65_536, 150_000]), max_size=4), sizes=sizes)
-def test_frames_come_out_as_they_went_in_however_they_are_cut(lengths: list[int], sizes: list[int]) -> None:
+@given(
+    lengths=st.lists(st.sampled_from([0, 1, 100, 65_000, 65_536, 150_000]), max_size=4),
+    sizes=sizes,
+    keep=st.booleans(),
+)
+def test_frames_come_out_as_they_went_in_however_they_are_cut(lengths: list[int], sizes: list[int], keep: bool) -> None:
     bodies = [b"x" * length for length in lengths]
     stream = b"".join(b"".join(pack({"number": number}, [body])) for number, body in enumerate(bodies))
-    frames = feed(FrameDecoder(), stream, forever(sizes))
+    frames = feed(FrameDecoder(keep=keep), stream, forever(sizes))
     assert contents(frames) == [({"number": number}, body) for number, body in enumerate(bodies)]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_frame_may_be_larger_than_any_buffer(keep: bool) -> None:
+    bodies = [b"x" * 5_000_000, b"y", b"z" * 5_000_000]
+    stream = b"".join(b"".join(pack({}, [body])) for body in bodies)
+    assert contents(feed(FrameDecoder(keep=keep), stream, same(1_000_000))) == [({}, body) for body in bodies]
 
 
 @settings(deadline=None)
@@ -87,10 +99,31 @@ def test_a_large_piece_is_not_copied() -> None:
     assert any(buffer is large for buffer in pack({}, [b"start", large, b"end"]))
 
 
-def test_a_large_body_is_not_copied_on_arrival() -> None:
-    (frame,) = feed(FrameDecoder(), b"".join(pack({}, [b"x" * 500_000])), same(65_536))
-    assert isinstance(frame, Frame)
-    assert isinstance(frame.body, memoryview)
+def one_frame(decoder: FrameDecoder, body: bytes) -> Frame:
+    """Send one frame through a decoder."""
+    data = b"".join(pack({}, [body]))
+    while data:
+        buffer = decoder.buffer()
+        count = min(len(buffer), len(data))
+        buffer[:count] = data[:count]
+        data = data[count:]
+        decoder.received(count)
+        if (frame := decoder.take()) is not None:
+            return frame
+    raise AssertionError("There was no frame.")
+
+
+@pytest.mark.parametrize("size", [100, 500_000, 5_000_000])
+def test_bodies_can_be_kept_while_others_come(size: int) -> None:
+    decoder = FrameDecoder()
+    first = one_frame(decoder, b"x" * size)
+    one_frame(decoder, b"y" * size)
+    assert first.body == b"x" * size
+
+
+@pytest.mark.parametrize(("keep", "size"), [(True, 500_000), (False, 100), (False, 500_000), (False, 5_000_000)])
+def test_a_body_is_not_copied_where_that_can_be_spared(keep: bool, size: int) -> None:
+    assert isinstance(one_frame(FrameDecoder(keep=keep), b"x" * size).body, memoryview)
 
 
 def test_what_is_no_frame_is_refused() -> None:

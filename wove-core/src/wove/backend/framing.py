@@ -23,13 +23,14 @@ MAX_LINE = 1 << 30
 _MAGIC = b"wove"
 _PREFIX = struct.Struct("<4sIQ")
 _CHUNK = 1 << 16
+_LARGEST_SCRATCH = 1 << 22
 # Joining copies: worth it for small buffers, and for more of them than one system call takes.
 _JOINED_UP_TO = 1 << 16
 _MOST_PIECES = 16
 
 
 class Frame(NamedTuple):
-    """A received frame. The body is empty where the frame's type has none."""
+    """A received frame. The body is empty where the frame's type has none; see `FrameDecoder` for how long it lives."""
 
     head: dict[str, Any]
     body: bytes | memoryview
@@ -68,25 +69,25 @@ def read_hello(line: bytes) -> dict[str, Any] | None:
 
 
 class FrameDecoder:
-    """Splits a stream of Wove's own frames. A large frame is read straight into the memory that its body keeps.
+    """Splits a stream of Wove's own frames.
 
     Args:
         start: bytes of the stream that were read before.
+        keep: bodies may be kept. Otherwise one is valid until the next `take`, which spares most of them a copy.
     """
 
-    __slots__ = ("_begin", "_end", "_large", "_large_end", "_scratch", "_view")
+    __slots__ = ("_begin", "_end", "_keep", "_large", "_large_end", "_scratch", "_view")
 
-    def __init__(self, start: bytes = b"") -> None:
-        self._scratch = bytearray(max(_CHUNK, len(start)))
-        self._scratch[: len(start)] = start
-        self._view = memoryview(self._scratch)
+    def __init__(self, start: bytes = b"", *, keep: bool = True) -> None:
+        self._keep = keep
         self._begin = 0
-        self._end = len(start)
+        self._end = 0
         self._large: memoryview | None = None
         self._large_end = 0
+        self._use_scratch(max(_CHUNK, len(start)), start)
 
     def buffer(self) -> memoryview:
-        """Return where the next bytes of the stream go; never empty."""
+        """Return where the next bytes of the stream go; never empty after a `take` that returned None."""
         if self._large is not None:
             return self._large[self._large_end :]
         return self._view[self._end :]
@@ -115,13 +116,10 @@ class FrameDecoder:
             raise ValueError("The stream holds something that is no frame.")
         size = _PREFIX.size + head_size + body_size
         if available >= size:
-            frame = _frame(self._view[self._begin : self._begin + size], head_size, keep=False)
+            data = self._view[self._begin : self._begin + size]
             self._begin += size
-            return frame
-        if size > len(self._scratch):
-            self._begin_large(size)
-        else:
-            self._make_room()
+            return _frame(data, head_size, copy=self._keep)
+        self._make_room_for(size)
         return None
 
     def _take_large(self, large: memoryview) -> Frame | None:
@@ -129,14 +127,22 @@ class FrameDecoder:
             return None
         self._large = None
         _, head_size, _ = _PREFIX.unpack_from(large)
-        return _frame(large, head_size, keep=True)
+        return _frame(large, head_size, copy=False)
 
-    def _begin_large(self, size: int) -> None:
-        known = self._view[self._begin : self._end]
-        self._large = memoryview(bytearray(size))
-        self._large[: len(known)] = known
-        self._large_end = len(known)
-        self._begin = self._end = 0
+    def _make_room_for(self, size: int) -> None:
+        """Let `buffer` return enough room for a frame: in the memory that is used again and again, if it is not kept
+        and not too large for that.
+        """
+        if size <= len(self._scratch):
+            self._make_room()
+        elif not self._keep and size <= _LARGEST_SCRATCH:
+            self._use_scratch(1 << (size - 1).bit_length(), self._view[self._begin : self._end])
+        else:
+            known = self._view[self._begin : self._end]
+            self._large = memoryview(bytearray(size))
+            self._large[: len(known)] = known
+            self._large_end = len(known)
+            self._begin = self._end = 0
 
     def _make_room(self) -> None:
         if self._begin:
@@ -144,12 +150,18 @@ class FrameDecoder:
             self._scratch[: len(rest)] = rest
             self._begin, self._end = 0, len(rest)
 
+    def _use_scratch(self, size: int, content: bytes | memoryview) -> None:
+        scratch = bytearray(size)
+        scratch[: len(content)] = content
+        self._scratch, self._view = scratch, memoryview(scratch)
+        self._begin, self._end = 0, len(content)
 
-def _frame(data: memoryview, head_size: int, *, keep: bool) -> Frame:
+
+def _frame(data: memoryview, head_size: int, *, copy: bool) -> Frame:
     body_at = _PREFIX.size + head_size
     head = pickle.loads(data[_PREFIX.size : body_at])
     body = data[body_at:]
-    return Frame(head, body if keep else bytes(body))
+    return Frame(head, bytes(body) if copy else body)
 
 
 class LineDecoder:

@@ -152,7 +152,7 @@ class WorkerProcess:
             if read_hello(line) is None:
                 self._on_line(line)
                 continue
-            self._decoder = FrameDecoder(decoder.rest())
+            self._decoder = FrameDecoder(decoder.rest(), keep=False)
             if not self.speaks_frames:
                 self._speak_frames()
             return
