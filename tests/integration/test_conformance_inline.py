@@ -1,46 +1,14 @@
 """The conformance kit against the reference adapters: a backend in this process, and one that treats its jobs badly."""
 
-from collections.abc import Collection, Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 
-from wove import BackendAdapterEnvironmentExecutor
+from tests.support.inline import InlineDeployment
 from wove.errors import DeliveryOrphanedError, DeliveryTimeoutError
-from wove.testing import AdapterConformance, Deployment, FaultyAdapter, InlineAdapter, InlineBackend, tasks
+from wove.testing import AdapterConformance, FaultyAdapter, InlineAdapter, tasks
 from wove.testing.stage import Stage
-
-_HERE = "tasks run on threads of the weave's own process"
-
-
-class InlineDeployment(Deployment):
-    """An inline backend of its own for each scenario."""
-
-    cannot = dict.fromkeys(["kill_worker", "terminate_worker", "kill_process", "pause_process"], _HERE)
-
-    def __init__(self, adapter_class: type[InlineAdapter] = InlineAdapter, **config: Any) -> None:
-        self._adapter_class = adapter_class
-        self._config = config
-        self.backend = InlineBackend(workers=8)
-
-    def environment(self) -> dict[str, Any]:
-        executor = BackendAdapterEnvironmentExecutor("inline", adapter_class=self._adapter_class)
-        return {"executor": executor, "executor_config": {"backend": self.backend, **self._config}}
-
-    def ensure_worker(self) -> None:
-        self.backend.resume()
-
-    def stop_workers(self) -> None:
-        self.backend.pause()
-
-    def take_backend_down(self) -> None:
-        self.backend.reachable = False
-
-    def bring_backend_up(self) -> None:
-        self.backend.reachable = True
-
-    def leftovers(self) -> Collection[str]:
-        return self.backend.unfinished()
 
 
 class TestInline(AdapterConformance):
