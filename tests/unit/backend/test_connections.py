@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.event_server import DROP, EventServer, Move, Request, event_server
-from wove.backend.connections import Answer, Connections, target_of
+from wove.backend.answers import Answer
+from wove.backend.connections import Connections, target_of
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from wove.backend.connections import LONGEST_ANSWER, Answer, Connections, Target, connections, target_of
+from wove.backend.answers import Answer
+from wove.backend.connections import LONGEST_ANSWER, Connections, Target, connections, target_of
 from wove.backend.frames import frame_to_bytes
 from wove.backend.replies import Reply, reply_of
 from wove.backend.retries import DeliveryPolicy, RetrySchedule, may_pass

@@ -3,10 +3,10 @@
 import json
 from dataclasses import dataclass
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any
 
-from wove.backend.connections import LONGEST_ANSWER, Answer
+from wove.backend.answers import Answer
+from wove.backend.connections import LONGEST_ANSWER
 
 _ADVICE = {
     400: "The event was malformed.",
@@ -60,6 +60,9 @@ class Reply:
         """The receiver's clock, unix seconds, or None where it did not tell."""
         if self.date is None:
             return None
+        # Takes milliseconds to import, and only a wrong clock needs it.
+        from email.utils import parsedate_to_datetime
+
         try:
             parsed = parsedate_to_datetime(self.date)
         except ValueError:
