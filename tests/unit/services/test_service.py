@@ -8,14 +8,15 @@ import pickle
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wove.backend.frames import deserialize_event, frame_to_bytes
+from tests.support.commands import add, command, plain, sleep, touch, until, wait_for
+from wove.backend.frames import deserialize_event
 from wove.backend.types import FINAL_EVENTS
 from wove.errors import ConfigurationError, DeliveryOrphanedError
 from wove.services import service as service_module
@@ -45,16 +46,6 @@ class Ear:
         return await self.until(*FINAL_EVENTS)
 
 
-def command(function: Callable[..., Any], *, run_id: str = "run-1", delivery: Any = None, **args: Any) -> bytes:
-    ids = {"run_id": run_id, "task_id": "task", "task_name": "task"}
-    frame = {"type": "run_task", **ids, "callable": function, "args": args, "delivery": delivery or {}}
-    return frame_to_bytes(frame)
-
-
-def plain(kind: str, run_id: str = "run-1", **fields: Any) -> bytes:
-    return json.dumps({"type": kind, "run_id": run_id, "task_id": "task", **fields}).encode()
-
-
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[WorkerService]:
     service = WorkerService(ServiceSettings(**{"workers": 1, **settings}))
@@ -65,33 +56,8 @@ async def running(**settings: Any) -> AsyncIterator[WorkerService]:
         await service.stop(0)
 
 
-async def until(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in other processes
-            await asyncio.sleep(0.01)
-
-
-def add(left: int, right: int) -> int:
-    return left + right
-
-
 def token() -> str:
     return uuid.uuid4().hex
-
-
-async def wait_for(path: str) -> str:
-    """Wait until a file is there; say in another one that this has begun, and how it ended."""
-    write(path + ".begun", "begun")
-    try:
-        await until(Path(path).exists, seconds=60)
-    except asyncio.CancelledError:
-        write(path + ".ended", "cancelled")
-        raise
-    return "waited"
-
-
-def write(path: str, text: str) -> None:
-    Path(path).write_text(text)
 
 
 async def test_a_run_is_executed_and_its_events_are_told() -> None:
@@ -165,26 +131,18 @@ async def test_a_running_task_is_cancelled(tmp_path: Path) -> None:
         await until((tmp_path / "go.begun").exists)
         assert service.take(plain("cancel_task"), ear.hear) is None
         assert (await ear.final())["type"] == "task_cancelled"
-    assert (tmp_path / "go.ended").read_text() == "cancelled"
+    assert (tmp_path / "go.cancelled").exists()
 
 
 async def test_a_task_that_waits_for_a_thread_is_cancelled_without_being_started(tmp_path: Path) -> None:
     first, second = Ear(), Ear()
     async with running(threads=1) as service:
-        service.take(command(_sleep, run_id="sleeps"), first.hear)
-        service.take(command(_touch, run_id="waits", path=str(tmp_path / "ran")), second.hear)
+        service.take(command(sleep, run_id="sleeps", seconds=0.3), first.hear)
+        service.take(command(touch, run_id="waits", path=str(tmp_path / "ran")), second.hear)
         service.take(plain("cancel_task", "waits"), second.hear)
         assert (await second.final())["type"] == "task_cancelled"
         assert (await first.final())["type"] == "task_result"
     assert not (tmp_path / "ran").exists()
-
-
-def _sleep() -> None:
-    time.sleep(0.3)
-
-
-def _touch(path: str) -> None:
-    Path(path).touch()
 
 
 async def test_as_many_synchronous_tasks_as_configured_run_side_by_side(tmp_path: Path) -> None:
@@ -209,7 +167,7 @@ async def test_a_cancel_that_comes_before_its_command_is_remembered(tmp_path: Pa
     ear = Ear()
     async with running() as service:
         service.take(plain("cancel_task"), ear.hear)
-        service.take(command(_touch, path=str(tmp_path / "ran")), ear.hear)
+        service.take(command(touch, path=str(tmp_path / "ran")), ear.hear)
         assert (await ear.final())["type"] == "task_cancelled"
     assert not (tmp_path / "ran").exists()
 
@@ -234,7 +192,7 @@ async def test_a_run_that_nobody_listens_to_is_cancelled(tmp_path: Path, monkeyp
         service.take(command(wait_for, path=str(tmp_path / "go")), ear.hear)
         await until((tmp_path / "go.begun").exists)
         service.leave("run-1", ear.hear)
-        await until((tmp_path / "go.ended").exists)
+        await until((tmp_path / "go.cancelled").exists)
 
 
 async def test_a_detached_run_goes_on_without_listeners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,9 +278,9 @@ async def test_what_is_no_command_is_refused(body: bytes, message: str) -> None:
 async def test_too_many_runs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_module, "MOST_RUNS", 1)
     async with running() as service:
-        service.take(command(_sleep), Ear().hear)
+        service.take(command(sleep, seconds=0.1), Ear().hear)
         with pytest.raises(Busy, match="has 1 runs"):
-            service.take(command(_sleep, run_id="run-2"), Ear().hear)
+            service.take(command(sleep, run_id="run-2", seconds=0.1), Ear().hear)
 
 
 @pytest.mark.parametrize(

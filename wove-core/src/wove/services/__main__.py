@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -61,6 +62,9 @@ def _security(text: str) -> NetworkExecutorSecurity:
 def _check_safety(options: argparse.Namespace, security: NetworkExecutorSecurity) -> None:
     if bool(options.tls_cert) != bool(options.tls_key):
         raise ConfigurationError("--tls-cert and --tls-key belong together.")
+    for path in (options.tls_cert, options.tls_key):
+        if path and not os.access(path, os.R_OK):
+            raise ConfigurationError(f"{path} cannot be read.")
     if options.insecure or is_local(options.host):
         return
     if not security.enabled:

@@ -77,7 +77,9 @@ class WorkerService:
         return len(self._runs) - len(self._ended)
 
     async def start(self) -> None:
-        """Start the worker processes, once."""
+        """Start the worker processes, once; not after `stop`."""
+        if self.draining:
+            return
         if self._starting is None:
             self._starting = asyncio.ensure_future(self._pool.start())
         await asyncio.shield(self._starting)
@@ -108,6 +110,8 @@ class WorkerService:
             self._on_event(run.job.run_id, "task_error", run.job.lost(error))
         for run_id in list(self._ended):
             self._forget(run_id)
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
         await self._pool.close()
 
     def take(self, body: bytes, listener: Listener) -> str | None:

@@ -143,7 +143,7 @@ class WorkerPool:
         self._workers: list[_Worker] = []
         self._waiting: dict[str, Job] = {}
         self._starting: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self._closed = asyncio.Event()
 
     async def start(self) -> None:
         """Start the processes.
@@ -152,8 +152,12 @@ class WorkerPool:
             OSError: one cannot be started.
         """
         workers = [_Worker(self) for _ in range(self._count)]
-        await asyncio.gather(*(worker.start(self._command) for worker in workers))
-        self._workers += workers
+        started = await asyncio.gather(*(worker.start(self._command) for worker in workers), return_exceptions=True)
+        self._workers += [worker for worker in workers if worker.process is not None]
+        for failure in started:
+            if failure is not None:
+                await self.close()
+                raise failure
 
     def submit(self, job: Job) -> None:
         """Give a run to the process that has least to do, or keep it until one has room."""
@@ -181,14 +185,14 @@ class WorkerPool:
 
     async def close(self) -> None:
         """End every process; what still runs is lost without an event."""
-        self._closed = True
+        self._closed.set()
         self._waiting.clear()
-        for task in self._starting:
-            task.cancel()
+        # A start that is under way is not cancelled: nobody would know its process.
+        await asyncio.gather(*self._starting)
         for worker in self._workers:
             worker.jobs.clear()
         running = [worker.process for worker in self._workers if worker.process is not None]
-        await asyncio.gather(*(process.close() for process in running), *self._starting, return_exceptions=True)
+        await asyncio.gather(*(process.close() for process in running))
 
     # What the processes say.
 
@@ -201,7 +205,7 @@ class WorkerPool:
     def lost(self, worker: _Worker, jobs: list[Job], end: WorkerExit) -> None:
         """Report the runs of a process that has ended, and start another one in its place."""
         self._workers.remove(worker)
-        if self._closed:
+        if self._closed.is_set():
             return
         # A worker that speaks JSON lines says nothing before its first event, so its silence means nothing.
         end = replace(end, was_ready=True)
@@ -217,13 +221,20 @@ class WorkerPool:
         self._replace(pause=0.0 if jobs else 1.0)
 
     def _replace(self, *, pause: float) -> None:
+        if self._closed.is_set():
+            return
         task = asyncio.ensure_future(self._start_another(pause))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
 
     async def _start_another(self, pause: float) -> None:
         # A worker that ends before it has done anything would be started over and over again without a pause.
-        await asyncio.sleep(pause)
+        try:
+            async with asyncio.timeout(pause):
+                await self._closed.wait()
+            return
+        except TimeoutError:
+            pass
         worker = _Worker(self)
         try:
             await worker.start(self._command)
