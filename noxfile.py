@@ -15,6 +15,8 @@ SUPPORTED = ("3.11", "3.12", "3.13")
 CORE = "wove-core"
 # What the tests of core exercise: every built-in executor.
 CORE_EXTRAS = "[grpc,websocket]"
+# A package as a third party writes it; nothing of ours knows of it.
+EXAMPLE = "./examples/acme-queue"
 LISTING = """
 from importlib.metadata import entry_points
 found = sorted(entry_points(group="wove.adapters"), key=lambda point: point.name)
@@ -62,7 +64,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.stop_on_first_error = False
-nox.options.sessions = ["servers", "lint", "types", "meta", "tests", "integration", "build", "docs", "adapter"]
+nox.options.sessions = "servers lint types meta tests integration simulation build docs adapter".split()
 
 
 def _install_core(session: nox.Session, *requirements: str) -> None:
@@ -120,9 +122,29 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=MAIN)
 def integration(session: nox.Session) -> None:
-    """Run weaves through the real executors."""
+    """Run weaves through the real executors, and through the adapter of the example package."""
+    _install_core(session, EXAMPLE, *_groups("test"))
+    session.run("pytest", "tests/integration", f"{EXAMPLE}/tests", *session.posargs)
+
+
+@nox.session(python=MAIN)
+def simulation(session: nox.Session) -> None:
+    """Let owner, workers, backend and network go wrong in a thousand ways, on a virtual clock."""
     _install_core(session, *_groups("test"))
-    session.run("pytest", "tests/integration", *session.posargs)
+    session.run("pytest", "tests/simulation", *session.posargs)
+
+
+@nox.session(python=MAIN)
+def backends(session: nox.Session) -> None:
+    """Run the conformance kit on what core has and write docs/backends.md. An adapter's outcomes are added by running
+    its tests with WOVE_CONFORMANCE_OUTCOMES=FILE and then `python docs/backends_table.py FILE`.
+    """
+    _install_core(session, EXAMPLE, *_groups("test"))
+    outcomes = Path(session.create_tmp()).absolute() / "outcomes.jsonl"
+    outcomes.unlink(missing_ok=True)
+    recorded = {"WOVE_CONFORMANCE_OUTCOMES": str(outcomes)}
+    session.run("pytest", "tests/integration", f"{EXAMPLE}/tests", "-k", "conformance", env=recorded)
+    session.run("python", "docs/backends_table.py", str(outcomes))
 
 
 @nox.session(python=MAIN)
@@ -136,8 +158,10 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=MAIN)
 def types(session: nox.Session) -> None:
     """Check the types of the sources and the tests."""
-    _install_core(session, *_groups("types"))
+    _install_core(session, EXAMPLE, *_groups("types"))
     session.run("mypy", f"{CORE}/src", "tests", "noxfile.py", "conftest.py", "docs/conf.py", "docs/_ext")
+    session.run("mypy", "docs/backends_table.py")
+    session.run("mypy", f"{EXAMPLE}/src", f"{EXAMPLE}/tests")
 
 
 @nox.session(python=MAIN)
