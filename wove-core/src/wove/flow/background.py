@@ -16,6 +16,7 @@ from functools import cache, partial
 from typing import Any
 
 from wove import serialization
+from wove.errors import SerializationError
 from wove.flow.doors import run_blocking
 from wove.flow.planning import Plan, configured, execute, make_plan
 from wove.flow.result import WoveResult
@@ -126,8 +127,7 @@ def run_in_process(background: Background) -> None:
         MissingDispatchFeatureError: cloudpickle is not installed.
     """
     serialization.require_serializer("weave(background=True, fork=True)")
-    what = "the weave to a background process (tasks, values, on_done and configuration)"
-    work = serialization.dumps((background, runtime.snapshot()), what=what)
+    work = _pickled(background)
     # The file has no name any more once it is open: nobody else can read it, and nothing is left of it.
     with tempfile.TemporaryFile() as file:
         pickle.dump(sys.path, file)
@@ -139,6 +139,22 @@ def run_in_process(background: Background) -> None:
         )
     # Somebody must take note of the end, or a zombie stays for as long as this process lives.
     threading.Thread(target=process.wait, name="wove-background-process", daemon=True).start()
+
+
+def _pickled(background: Background) -> bytes:
+    configuration = runtime.snapshot()
+    try:
+        return serialization.dumps((background, configuration), what="the weave to a background process")
+    except SerializationError:
+        # One by one they tell better which of them it is.
+        for spec in background.specs:
+            for part in (spec.function, spec.source, spec.options):
+                serialization.dumps(part, what=f"task {spec.name!r} to a background process")
+        for name, value in background.values.items():
+            serialization.dumps(value, what=f"the initial value {name!r} to a background process")
+        serialization.dumps(background.options["on_done"], what="on_done to a background process")
+        serialization.dumps(configuration, what="the configuration to a background process")
+        raise
 
 
 def main() -> None:
