@@ -143,6 +143,19 @@ def test_a_warning_that_a_task_logs_comes_back_as_an_event() -> None:
         assert (log["message"], log["level"]) == ("disk a is full", logging.WARNING)
 
 
+def test_a_warning_of_another_thread_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    def complain() -> None:
+        thread = threading.Thread(target=logging.getLogger("app").warning, args=("from the background",))
+        thread.start()
+        thread.join()
+
+    with Session() as session:
+        run_id = session.start(complain)
+        session.final(run_id)
+        assert [event for event in session.events(run_id) if event["type"] == "log"] == []
+        until(lambda: "from the background" in capfd.readouterr().err)
+
+
 def test_a_task_can_use_asyncio_and_signals_in_the_main_thread() -> None:
     def main_thread_work() -> str:
         signal.signal(signal.SIGUSR1, lambda *_: None)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from wove.environment.stdio_settings import DEFAULT_THREADS, read_settings
+from wove.backend.task_threads import DEFAULT_THREADS
+from wove.environment.stdio_settings import read_settings
 from wove.errors import ConfigurationError
 
 

@@ -39,12 +39,12 @@ def any_module_by_value() -> bool:
     return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
 
 
-def dumps(value: object, *, what: str) -> bytes:
+def dumps(value: object, *, what: object) -> bytes:
     """Pickle a value, functions and classes of ``__main__`` by value.
 
     Args:
         value: anything.
-        what: names the value in the error, e.g. ``"the result of task 'report'"``.
+        what: names the value in the error, e.g. ``"the result of task 'report'"``; turned into a string only then.
 
     Raises:
         SerializationError: it cannot be pickled; the message names the innermost part that cannot.
@@ -53,7 +53,7 @@ def dumps(value: object, *, what: str) -> bytes:
     return b"".join(dump_pieces(value, what=what))
 
 
-def dump_pieces(value: object, *, what: str) -> list[bytes]:
+def dump_pieces(value: object, *, what: object) -> list[bytes]:
     """Pickle a value like `dumps`, into pieces that are to be joined: large bytes objects in it are not copied."""
     if _is_plain(value):
         return [pickle.dumps(value, pickle.HIGHEST_PROTOCOL)]
@@ -104,7 +104,7 @@ class PickleFile(Protocol):
     def readline(self) -> bytes: ...
 
 
-def loads(data: bytes | memoryview | PickleFile, *, what: str, origin: str | None = None) -> Any:
+def loads(data: bytes | memoryview | PickleFile, *, what: object, origin: str | None = None) -> Any:
     """Rebuild a pickled value.
 
     Args:

@@ -23,11 +23,9 @@ from wove.backend.stdio_codec import returned_event, started_event
 from wove.backend.stdio_job import Functions, Job
 from wove.backend.task_logs import forwarding
 from wove.backend.task_loop import TaskLoop
-from wove.backend.task_threads import TaskThreads
+from wove.backend.task_threads import DEFAULT_THREADS, TaskThreads
 from wove.backend.threads import in_daemon_thread
 from wove.backend.types import EventFrame
-
-DEFAULT_THREADS = 16
 
 # What tasks may still do when the owner has gone.
 _SECONDS_TO_GO = 0.5
@@ -53,7 +51,9 @@ class StdioWorker:
     def serve(self) -> None:
         """Execute tasks, synchronous ones in the calling thread first; return when the owner has gone."""
         self._pulse.start()
-        self._threads.work()
+        # Listening to log records all the time costs less than beginning to with every task.
+        with forwarding(_ignore):
+            self._threads.work()
         while self._jobs:  # The interpreter must not end under the threads that still work; `_go` ends the process.
             time.sleep(_SECONDS_TO_GO)
 
@@ -193,6 +193,10 @@ class StdioWorker:
         job = self._jobs.get(run_id)
         if job is not None:
             self._channel.post({"type": "heartbeat", "run_id": run_id, "task_id": job.ids["task_id"]})
+
+
+def _ignore(record: Mapping[str, Any]) -> None:
+    """Forward a log record of no task to nobody."""
 
 
 def _exit_later() -> None:

@@ -16,6 +16,19 @@ from wove.serialization import PYTHON_VERSION, dump_pieces, loads
 RETURNED = "task_returned"
 
 
+class Part:
+    """Words for a part of a frame, put together only if an error needs them."""
+
+    __slots__ = ("_frame", "_name")
+
+    def __init__(self, name: str, frame: Mapping[str, Any]) -> None:
+        self._name = name
+        self._frame = frame
+
+    def __str__(self) -> str:
+        return f"{self._name} of {whose(self._frame)}"
+
+
 def command_line(frame: Mapping[str, Any]) -> bytes:
     """Return a command as a JSON line. Raises `SerializationError` where its callable or arguments cannot travel."""
     return frame_to_bytes(frame) + b"\n"
@@ -37,10 +50,10 @@ def pack_run(frame: Mapping[str, Any], function: bytes, reusable: bool, *, corou
     del head["callable"]
     args = head.pop("args")
     head.update(callable_pickle=function, reusable=reusable, coroutine=coroutine, python=PYTHON_VERSION)
-    return pack(head, dump_pieces(args, what=f"the arguments of {whose(frame)}"))
+    return pack(head, dump_pieces(args, what=Part("the arguments", frame)))
 
 
-def unpack_run(frame: Frame, load_function: Callable[[bytes, str], Any]) -> dict[str, Any]:
+def unpack_run(frame: Frame, load_function: Callable[[bytes, Part], Any]) -> dict[str, Any]:
     """Return the ``run_task`` command in a frame of Wove's own framing.
 
     Args:
@@ -51,8 +64,8 @@ def unpack_run(frame: Frame, load_function: Callable[[bytes, str], Any]) -> dict
         SerializationError: the callable or an argument cannot be rebuilt here; the message names the missing module.
     """
     head = dict(frame.head)
-    head["callable"] = load_function(head.pop("callable_pickle"), f"the callable of {whose(head)}")
-    head["args"] = loads(frame.body, what=f"the arguments of {whose(head)}", origin=head.get("python"))
+    head["callable"] = load_function(head.pop("callable_pickle"), Part("the callable", head))
+    head["args"] = loads(frame.body, what=Part("the arguments", head), origin=head.get("python"))
     return head
 
 
@@ -100,7 +113,7 @@ def unpack_event(frame: Frame) -> dict[str, Any]:
     if head.get("type") != "task_result":
         return deserialize_event(head)
     try:
-        result = loads(frame.body, what=f"the result of {whose(head)}", origin=head.pop("python", None))
+        result = loads(frame.body, what=Part("the result", head), origin=head.pop("python", None))
     except BaseException as error:  # A pickle may raise anything, SystemExit too.
         return error_frame(head, error)
     head["result"] = result
@@ -123,4 +136,4 @@ def _packed(event: EventFrame, started: bool) -> list[bytes]:
         "python": PYTHON_VERSION,
         **extra,
     }
-    return pack(head, dump_pieces(event["result"], what=f"the result of {whose(event)}"))
+    return pack(head, dump_pieces(event["result"], what=Part("the result", event)))

@@ -29,7 +29,7 @@ class Functions:
     def __contains__(self, pickled: bytes) -> bool:
         return pickled in self._functions
 
-    def load(self, pickled: bytes, *, what: str, origin: str | None, reusable: bool) -> Callable[..., Any]:
+    def load(self, pickled: bytes, *, what: object, origin: str | None, reusable: bool) -> Callable[..., Any]:
         """Return the callable in a pickle. Raises `SerializationError` where it cannot be rebuilt."""
         if not reusable or len(pickled) > _LARGE:
             return loads(pickled, what=what, origin=origin)  # type: ignore[no-any-return]
@@ -85,7 +85,8 @@ class Job:
         """Rebuild the callable and its arguments; return the run's final event if that fails."""
         try:
             command = self._load(functions)
-            self.is_coroutine = is_coroutine_function(command["callable"])
+            if "coroutine" not in command:
+                self.is_coroutine = is_coroutine_function(command["callable"])
             self._execution = TaskExecution(command)
         except BaseException as error:  # Unpickling runs the user's own code.
             return error_event(self.ids, error, source="transport")

@@ -32,7 +32,10 @@ class _ForwardingHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         forward = _forward.get()
-        if forward is None or not _concerns_the_weave(record):
+        if forward is None:
+            _print_unless_others_do(record)
+            return
+        if not _concerns_the_weave(record):
             return
         try:
             text = self.format(record)
@@ -83,6 +86,13 @@ def forwarding(forward: Forward) -> Iterator[None]:
 
 def _concerns_the_weave(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.name == LOGGER or record.name.startswith(f"{LOGGER}.")
+
+
+def _print_unless_others_do(record: logging.LogRecord) -> None:
+    # Python prints warnings where no handler exists; the one of this module must not change that for other code.
+    last_resort = logging.lastResort
+    if last_resort is not None and record.levelno >= last_resort.level and logging.getLogger().handlers == [_handler]:
+        last_resort.handle(record)
 
 
 def _forget_after_fork() -> None:

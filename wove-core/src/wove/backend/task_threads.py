@@ -15,6 +15,9 @@ from wove.backend.threads import DaemonThreads
 
 J = TypeVar("J")
 
+# Enough for tasks that wait; work that computes wants processes.
+DEFAULT_THREADS = 16
+
 # A job waits that long behind another one before it gets a thread of its own.
 _PATIENCE = 0.002
 _IDLE = 0.02

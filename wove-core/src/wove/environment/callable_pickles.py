@@ -50,7 +50,7 @@ class CallablePickles:
         entry = self._entries.get(id(function))
         return is_coroutine_function(function) if entry is None else entry.is_coroutine
 
-    def get(self, function: Callable[..., Any], *, what: str) -> PickledCallable:
+    def get(self, function: Callable[..., Any], *, what: object) -> PickledCallable:
         """Return the pickle of a callable. Raises `SerializationError` where there is none."""
         if type(function) is not FunctionType or any_module_by_value():
             return PickledCallable(dumps(function, what=what), reusable=False)

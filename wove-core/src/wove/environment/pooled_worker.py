@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 from wove.backend.frames import deserialize_event, frame_from_bytes
 from wove.backend.framing import Frame, pack
-from wove.backend.stdio_codec import RETURNED, command_line, pack_run, recall_command, unpack_event
+from wove.backend.stdio_codec import RETURNED, Part, command_line, pack_run, recall_command, unpack_event
+from wove.backend.task_threads import DEFAULT_THREADS
 from wove.backend.types import FINAL_EVENTS
 from wove.environment.stdio_run import StdioRun
-from wove.environment.stdio_settings import DEFAULT_THREADS, StdioSettings
+from wove.environment.stdio_settings import StdioSettings
 from wove.environment.worker_command import StartedWorker, WorkerExit
 from wove.environment.worker_process import WorkerProcess
 
@@ -129,7 +130,7 @@ class PooledWorker:
     def _send(self, process: WorkerProcess, run: StdioRun) -> None:
         try:
             if process.speaks_frames:
-                pickled = run.pickles.get(run.frame["callable"], what=f"the callable of {run.label}")
+                pickled = run.pickles.get(run.frame["callable"], what=Part("the callable", run.frame))
                 run.sent_until = process.write(pack_run(run.frame, *pickled, coroutine=run.is_coroutine))
             else:
                 run.sent_until = process.write([command_line(run.frame)])

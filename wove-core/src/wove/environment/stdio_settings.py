@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wove.backend.task_threads import DEFAULT_THREADS
 from wove.environment.worker_command import WorkerCommand
 from wove.errors import ConfigurationError, did_you_mean
-
-# Enough for tasks that wait; work that computes wants processes.
-DEFAULT_THREADS = 16
 
 _KEYS = ("command", "processes", "threads", "env", "cwd")
 
