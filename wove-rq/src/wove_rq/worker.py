@@ -1,0 +1,112 @@
+"""The worker's side. Any existing worker can execute tasks, without any code, once this distribution is installed::
+
+    rq worker --url redis://localhost:6379/0
+
+It is faster with a worker class that has everything loaded before it forks::
+
+    rq worker --worker-class wove_rq.worker.PreloadingWorker
+
+A worker of its own is one line, and takes all options of ``rq worker``; see ``main``::
+
+    python -m wove_rq.worker --url redis://localhost:6379/0
+"""
+
+import argparse
+import gc
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redis.exceptions import RedisError
+from rq import Worker, get_current_job
+
+from wove.integrations.worker import run
+from wove_rq.presence import client_name
+
+__all__ = ["PreloadingWorker", "execute", "main"]
+
+_MODULE = "wove_rq.worker"
+# What a job needs beyond this module's own imports, and would otherwise import in its own process.
+_PRELOADED = (
+    "cloudpickle",
+    "http.client",
+    "encodings.idna",
+    "asyncio",
+    "wove.backend.worker_run",
+    "wove.backend.connections",
+    "rq.executions",
+    "rq.registry",
+    "rq.results",
+)
+
+
+def execute(payload: Mapping[str, Any]) -> None:
+    """Execute a Wove payload. The outcome goes to the weave that waits for it, so RQ has no result to keep."""
+    _sign_in()
+    run(payload)
+
+
+def _sign_in() -> None:
+    """Name this process's connection, so that the adapter can tell a worker that died alone from one whose job died
+    with it.
+    """
+    job = get_current_job()
+    if job is None:
+        return
+    try:
+        job.connection.client_setname(client_name(job.id))
+    except RedisError:
+        pass  # Some hosted Redis servers do not allow it. The job's own heartbeats tell then.
+
+
+class PreloadingWorker(Worker):
+    """RQ's worker with everything loaded that a task of Wove needs, so that no job has to do it after the fork."""
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        """Load the modules, then start as RQ does."""
+        for name in _PRELOADED:
+            importlib.import_module(name)
+        gc.collect()
+        # What is there already is shared with the children as long as their collector leaves it alone.
+        gc.freeze()
+        super().bootstrap(*args, **kwargs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run an RQ worker that executes tasks of weaves, until SIGTERM or SIGINT.
+
+    Args:
+        arguments: the command line without the program; ``sys.argv`` if omitted.
+    """
+    _, others = _parser().parse_known_args(arguments)
+    from rq.cli import main as rq
+
+    rq(args=["worker", *_defaults(others), *others], prog_name=f"python -m {_MODULE}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f"python -m {_MODULE}",
+        description="Run an RQ worker that executes tasks of weaves.",
+        usage="%(prog)s [--url URL] [any option of `rq worker`] [queue ...]",
+        epilog="It is `rq worker` with --worker-class wove_rq.worker.PreloadingWorker and --job-monitoring-interval 5 "
+        "where these are not given. Queues: the names in the environments' queue_name; by default 'default'.",
+        allow_abbrev=False,
+    )
+
+
+def _defaults(others: Sequence[str]) -> list[str]:
+    """Return options for a worker that serves Wove, as far as the command line leaves them open."""
+    defaults = []
+    if not any(each.startswith(("-w", "--worker-class")) for each in others):
+        defaults += ["--worker-class", f"{_MODULE}.{PreloadingWorker.__name__}"]
+    if not any(each.startswith("--job-monitoring-interval") for each in others):
+        # A job whose worker died is given up by RQ a minute after the last sign of life, instead of one and a half.
+        defaults += ["--job-monitoring-interval", "5"]
+    return defaults
+
+
+if __name__ == "__main__":
+    sys.exit(main())
