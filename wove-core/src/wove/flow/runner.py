@@ -294,6 +294,8 @@ class Runner:
 
     def _blame(self) -> None:
         """Say of each task without a result whose failure is the reason."""
+        if not self._schedule.stopping:
+            return
         failed = [self._runs[index] for index in self._schedule.failures]
         for run in reversed(failed):
             for index in self._graph.descendants(run.index):
