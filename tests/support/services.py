@@ -8,6 +8,7 @@ from typing import Any
 
 from wove.testing import WorkerProcess
 
+_ROOT = Path(__file__).parents[2]
 ANNOUNCEMENT = "Wove worker service on "
 
 
@@ -32,7 +33,12 @@ class Service:
         self.port = free_port()
         self._announced = 0
         command = [sys.executable, "-m", "wove.services", transport, "--port", str(self.port)]
-        self.worker = WorkerProcess([*command, "--workers", str(workers), *options], ready=self._is_ready, env=env)
+        self.worker = WorkerProcess(
+            [*command, "--workers", str(workers), *options],
+            ready=self._is_ready,
+            # The functions that tests send are found by their modules' names.
+            env={"PYTHONPATH": str(_ROOT), **(env or {})},
+        )
 
     def start(self) -> None:
         """Return when the service takes tasks; start it unless it runs."""
