@@ -37,12 +37,15 @@ class Crossing:
                 # Calls that it has not made any more are still in the queue, so nobody would try to wake it.
                 raise RuntimeError("The event loop is closed.")
             self._calls.append(call)
-            if len(self._calls) == 1:
-                try:
-                    self._loop.call_soon_threadsafe(self._make)
-                except RuntimeError:
-                    self._calls.clear()
-                    raise
+            if len(self._calls) > 1:
+                return
+        try:
+            # Without the lock: waking lets the other thread run at once, and it would only wait for the lock again.
+            self._loop.call_soon_threadsafe(self._make)
+        except RuntimeError:
+            with self._lock:
+                self._calls.clear()
+            raise
 
     def _make(self) -> None:
         try:
