@@ -162,17 +162,17 @@ class RQAdapter(BackendAdapter):
     async def _remove_stopped(self) -> None:
         """Remove what RQ keeps of stopped jobs, as soon as they have ended."""
         pause, deadline = _FIRST_PAUSE, time.monotonic() + _REMOVAL_SECONDS
-        while self._stopping and time.monotonic() < deadline:
+        while self._stopping:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+            is_last = time.monotonic() >= deadline
             asked = set(self._stopping)
             try:
-                left = await in_daemon_thread(self._connected.remove_ended, asked)
+                left = await in_daemon_thread(lambda: self._connected.remove_ended(asked, all_of_them=is_last))
             except Exception as error:  # RQ removes them after failure_ttl.
                 logger.debug("Removing stopped jobs from RQ failed: %s", error)
-            else:
-                self._stopping -= asked - left
-        self._stopping.clear()
+                left = asked
+            self._stopping -= asked if is_last else asked - left
 
 
 def _new_job(payload: Mapping[str, Any], frame: Mapping[str, Any]) -> "NewJob":

@@ -20,7 +20,7 @@ from rq.job import Job
 
 from wove.errors import ConfigurationError, DeliveryError
 from wove.integrations.base import JobPhase, JobState
-from wove_rq.presence import listening_workers, running_jobs
+from wove_rq.presence import busy_workers, running_jobs
 from wove_rq.settings import Settings
 
 FUNCTION = "wove_rq.worker.execute"
@@ -136,7 +136,7 @@ class Jobs:
             states = {job_id: _state(status) for job_id, (status, _) in rows.items()}
             started = {job_id: worker for job_id, (status, worker) in rows.items() if status == "started"}
             for job_id, worker in self._deserted(started).items():
-                states[job_id] = JobState("gone", reason=f"RQ worker {worker!r} has died, and the job with it")
+                states[job_id] = JobState("gone", reason=f"RQ worker {worker!r} does not execute the job any more")
             failed = [job_id for job_id, state in states.items() if state.phase in ("failed", "cancelled")]
             for job in self._fetched(failed):
                 states[job.id] = JobState(states[job.id].phase, reason=_reason(job))
@@ -158,24 +158,28 @@ class Jobs:
             for job_id in set(job_ids) - jobs.keys():
                 # A job that expired leaves its id in the queue.
                 self._queue.remove(job_id)
-            names = {job.worker_name for job in jobs.values() if job.is_started and job.worker_name}
-            listening = listening_workers(self._redis, names)
+            names = {job.worker_name for job in jobs.values() if job.worker_name}
+            busy = busy_workers(self._redis, names)
             for job in jobs.values():
-                if not (job.get_status(refresh=False) == "started" and job.worker_name in listening):
+                if not (job.get_status(refresh=False) == "started" and job.worker_name in busy):
                     job.delete()
                 elif self._terminate and self._told(job.id):
                     told.add(job.id)
         return told
 
-    def remove_ended(self, job_ids: Iterable[str]) -> set[str]:
+    def remove_ended(self, job_ids: Iterable[str], *, all_of_them: bool = False) -> set[str]:
         """Remove those of the jobs that are over, and return those that are not.
+
+        Args:
+            job_ids: jobs that have been told to end.
+            all_of_them: whether to remove the others too.
 
         Raises:
             ConnectionError: Redis cannot be reached.
         """
         with self._reachable():
             states = {job_id: _state(status) for job_id, (status, _) in self._rows(list(job_ids)).items()}
-            for job in self._fetched([job_id for job_id, state in states.items() if state.over]):
+            for job in self._fetched([job_id for job_id, state in states.items() if state.over or all_of_them]):
                 job.delete()
         return {job_id for job_id, state in states.items() if not state.over}
 
@@ -248,9 +252,13 @@ class Jobs:
         return {job_id: (_as_text(row[0]), _as_text(row[1])) for job_id, row in zip(job_ids, rows, strict=True)}
 
     def _deserted(self, started: Mapping[str, str]) -> dict[str, str]:
-        """Return jobs of which neither the worker nor their own process is there, seen twice."""
-        listening = listening_workers(self._redis, {name for name in started.values() if name})
-        orphans = {job_id: worker for job_id, worker in started.items() if worker and worker not in listening}
+        """Return jobs that neither their worker nor a process of their own executes any more, seen twice.
+
+        RQ itself notices that a worker has died after a minute and a half, and never that a job's process has ended
+        with the exit code 0 in the middle of the job.
+        """
+        busy = busy_workers(self._redis, {name for name in started.values() if name})
+        orphans = {job_id: worker for job_id, worker in started.items() if worker and worker not in busy}
         if orphans:
             # A worker that was killed alone leaves a process which finishes its job.
             for job_id in running_jobs(self._redis):
@@ -262,9 +270,7 @@ class Jobs:
     def _fetched(self, job_ids: Sequence[str]) -> list[Job]:
         if not job_ids:
             return []
-        found = self._queue.job_class.fetch_many(
-            job_ids, connection=self._redis, serializer=self._queue.serializer
-        )
+        found = self._queue.job_class.fetch_many(job_ids, connection=self._redis, serializer=self._queue.serializer)
         return [job for job in found if job is not None]
 
     def _told(self, job_id: str) -> bool:

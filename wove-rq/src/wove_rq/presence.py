@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from redis.exceptions import RedisError
+from rq import Worker
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
 
 _PREFIX = "wove-job-"
@@ -14,17 +15,25 @@ def client_name(job_id: str) -> str:
     return f"{_PREFIX}{job_id}"
 
 
-def listening_workers(connection: Any, names: Collection[str]) -> set[str]:
-    """Return those workers that listen for commands, as every RQ worker does from its start to its end.
+def busy_workers(connection: Any, names: Collection[str]) -> set[str]:
+    """Return those workers that are alive and execute a job.
 
-    A worker's hash in Redis outlives it by minutes; its subscription ends with its process.
+    A worker's hash in Redis outlives it by minutes; its subscription to commands ends with its process.
     """
-    if not names:
+    listed = list(names)
+    if not listed:
         return set()
-    channels = {PUBSUB_CHANNEL_TEMPLATE % name: name for name in names}
-    counted = dict(connection.pubsub_numsub(*channels))
+    with connection.pipeline(transaction=False) as pipeline:
+        pipeline.pubsub_numsub(*(PUBSUB_CHANNEL_TEMPLATE % name for name in listed))
+        for name in listed:
+            pipeline.hget(f"{Worker.redis_worker_namespace_prefix}{name}", "state")
+        counted, *states = pipeline.execute()
+    # In the order of the question: https://redis.io/docs/latest/commands/pubsub-numsub/
+    listening = [int(count) > 0 for _, count in counted]
     return {
-        name for channel, name in channels.items() if int(counted.get(channel.encode(), counted.get(channel, 0))) > 0
+        name
+        for name, listens, state in zip(listed, listening, states, strict=True)
+        if listens and state in (b"busy", "busy")
     }
 
 
