@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.waiting import wove_threads
+from tests.support.waiting import SECONDS, wove_threads
 from wove import Weave, weave
-from wove.errors import OptionError, ReservedNameError, UnresolvedSignatureError
+from wove.errors import OptionError, ReservedNameError, TaskStopped, UnresolvedSignatureError
 
 request = ContextVar("request", default="none")
 
@@ -562,6 +562,53 @@ def test_a_failure_of_an_inner_weave_is_one_of_the_task_that_reads_it() -> None:
         "Raised in task 'fails', environment 'default'.",
         "Raised in task 'task', environment 'default'.",
     ]
+
+
+def test_a_weave_in_a_synchronous_task_is_stopped_together_with_the_task() -> None:
+    happened: list[str] = []
+    inner_runs = threading.Event()
+    with weave() as outer:
+
+        @outer.do
+        def task() -> None:
+            try:
+                with weave() as inner:
+
+                    @inner.do
+                    async def slow() -> None:
+                        inner_runs.set()
+                        try:
+                            await asyncio.sleep(SECONDS)
+                        finally:
+                            happened.append("inner task cancelled")
+
+            except TaskStopped:
+                happened.append("inner weave stopped")
+                raise
+
+        @outer.do
+        async def fails() -> None:
+            await asyncio.to_thread(inner_runs.wait, SECONDS)
+            raise LookupError
+
+    assert happened == ["inner task cancelled", "inner weave stopped"]
+    assert outer.result.cancelled == {"task"}
+    assert len(outer.result.failures) == 1
+
+
+def test_a_background_weave_of_a_task_is_not_stopped_together_with_the_task() -> None:
+    done, go_on = threading.Event(), threading.Event()
+    with weave() as outer:
+
+        @outer.do
+        def task() -> None:
+            with weave(background=True, on_done=lambda result: done.set()) as inner:
+                inner.do(lambda: go_on.wait(SECONDS))
+            raise LookupError
+
+    assert isinstance(outer.result.exception, LookupError)
+    go_on.set()
+    assert done.wait(SECONDS)
 
 
 def test_weaves_in_many_threads_do_not_disturb_each_other() -> None:

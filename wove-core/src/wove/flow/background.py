@@ -17,7 +17,7 @@ from typing import Any
 
 from wove import serialization
 from wove.errors import SerializationError
-from wove.flow.doors import run_blocking
+from wove.flow.doors import run_on_new_loop
 from wove.flow.planning import Plan, configured, execute, make_plan
 from wove.flow.result import WoveResult
 from wove.flow.tasks import TaskSpec
@@ -74,7 +74,7 @@ def _join_all() -> None:
 
 def _run(plan: Plan, result: WoveResult) -> None:
     try:
-        run_blocking(partial(execute, plan, result), plan.context)
+        run_on_new_loop(partial(execute, plan, result), plan.context)
     except BaseException as error:  # Nobody waits for this thread, so the result must say it.
         _add_failure(result, plan, error)
     _notify(plan.options["on_done"], result)

@@ -7,7 +7,13 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from wove.errors import TaskStopped
+from wove.flow.current import current_engine
+
+if TYPE_CHECKING:
+    from wove.flow.engine import Engine
 
 _GLANCE_SECONDS = 0.1
 
@@ -19,11 +25,42 @@ def run_blocking(main: Main, context: Context) -> None:
 
     Raises:
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; the coroutine has been cancelled and has ended.
+        TaskStopped: the weave of the task that runs in this thread was stopped, and the coroutine with it.
         BaseException: what the coroutine raised.
     """
-    # In a notebook, or below a coroutine that calls synchronous code, the loop of this thread is blocked meanwhile.
-    run = _run_in_thread if _loop_is_running() else _run_here
-    run(main, context)
+    outer = current_engine.get(None)
+    if _loop_is_running():
+        # In a notebook, or below a coroutine that calls synchronous code, the loop of this thread is blocked meanwhile.
+        _run_in_thread(main, context)
+    elif outer is not None:
+        _run_inside(outer, main, context)
+    else:
+        run_on_new_loop(main, context)
+
+
+def run_on_new_loop(main: Main, context: Context) -> None:
+    """Run a coroutine function to its end on a new event loop, in a thread where none runs. Raises what it raises."""
+    work = _Cancellable(main)
+    with asyncio.Runner() as runner, _Termination(work) as termination:
+        try:
+            runner.run(termination.watch(), context=context)
+        except asyncio.CancelledError:
+            termination.leave()
+            raise
+
+
+def _run_inside(outer: "Engine", main: Main, context: Context) -> None:
+    work = _Cancellable(main)
+    outer.adopt(work.cancel)
+    try:
+        with asyncio.Runner() as runner:
+            runner.run(work.run(), context=context)
+    except asyncio.CancelledError:
+        if work.cancelled:
+            raise TaskStopped("A weave was stopped together with that of the task that it runs in.") from None
+        raise
+    finally:
+        outer.release(work.cancel)
 
 
 def _loop_is_running() -> bool:
@@ -34,22 +71,13 @@ def _loop_is_running() -> bool:
     return True
 
 
-def _run_here(main: Main, context: Context) -> None:
-    with asyncio.Runner() as runner, _Termination() as termination:
-        try:
-            runner.run(termination.watch(main()), context=context)
-        except asyncio.CancelledError:
-            termination.leave()
-            raise
-
-
 def _run_in_thread(main: Main, context: Context) -> None:
     helper = _Helper(main, context)
     helper.start()
     try:
         _wait_for(helper)
     except BaseException:  # Ctrl-C reaches only the waiting main thread.
-        helper.cancel()
+        helper.work.cancel()
         helper.join()
         raise
     if helper.failure is not None:
@@ -72,29 +100,24 @@ def _cancellations() -> int:
     return sum(task.cancelling() for task in asyncio.all_tasks())
 
 
-class _Helper(threading.Thread):
-    """Runs one coroutine on a loop of its own for a thread whose loop is occupied."""
+class _Cancellable:
+    """Runs one coroutine function, which can be cancelled from other threads and from signal handlers."""
 
-    def __init__(self, main: Main, context: Context) -> None:
-        super().__init__(name="wove-helper", daemon=True)
+    def __init__(self, main: Main) -> None:
+        self.cancelled = False
         self._main = main
-        self._context = context
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
-        self._cancelled = False
-        self.failure: BaseException | None = None
 
-    def run(self) -> None:
-        try:
-            with asyncio.Runner() as runner:
-                self._loop = runner.get_loop()
-                runner.run(self._cancellable(), context=self._context)
-        except BaseException as error:
-            self.failure = error
+    async def run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        if self.cancelled:
+            raise asyncio.CancelledError
+        await self._main()
 
     def cancel(self) -> None:
-        """Cancel the coroutine, from another thread."""
-        self._cancelled = True
+        self.cancelled = True
         if self._loop is None or self._task is None:
             return
         try:
@@ -102,10 +125,22 @@ class _Helper(threading.Thread):
         except RuntimeError:
             pass  # It has just ended.
 
-    async def _cancellable(self) -> None:
-        self._task = asyncio.current_task()
-        if not self._cancelled:
-            await self._main()
+
+class _Helper(threading.Thread):
+    """Runs a coroutine function on a loop of its own for a thread whose loop is occupied."""
+
+    def __init__(self, main: Main, context: Context) -> None:
+        super().__init__(name="wove-helper", daemon=True)
+        self.work = _Cancellable(main)
+        self.failure: BaseException | None = None
+        self._context = context
+
+    def run(self) -> None:
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(self.work.run(), context=self._context)
+        except BaseException as error:
+            self.failure = error
 
 
 class _Termination:
@@ -117,11 +152,10 @@ class _Termination:
 
     _MOMENT_SECONDS = 0.02
 
-    def __init__(self) -> None:
+    def __init__(self, work: _Cancellable) -> None:
+        self._work = work
         self._received = False
         self._installed = False
-        self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> "_Termination":
         return self
@@ -132,15 +166,14 @@ class _Termination:
         if kind is None:  # It may have come when there was nothing left to cancel.
             self.leave()
 
-    async def watch(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+    async def watch(self) -> None:
+        """Run the work."""
         if threading.current_thread() is not threading.main_thread():
-            await coroutine
+            await self._work.run()
             return
-        timer = self._loop.call_later(self._MOMENT_SECONDS, self._install)
+        timer = asyncio.get_running_loop().call_later(self._MOMENT_SECONDS, self._install)
         try:
-            await coroutine
+            await self._work.run()
         finally:
             timer.cancel()
 
@@ -155,10 +188,10 @@ class _Termination:
             raise SystemExit(128 + signal.SIGTERM)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._received or self._task is None or self._loop is None:
+        if self._received:
             # The second one means it.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
             return
         self._received = True
-        self._loop.call_soon_threadsafe(self._task.cancel)
+        self._work.cancel()

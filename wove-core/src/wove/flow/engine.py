@@ -68,6 +68,7 @@ class Engine:
         self._run_config = run_config
         self._runtime: asyncio.Task[ExecutorRuntime] | None = None
         self._merges: set[asyncio.Task[Outcome]] = set()
+        self._inner: set[Callable[[], object]] = set()
         # How many merges the loops of synchronous tasks wait for, by their threads.
         self._lending: dict[int, int] = {}
         self._ended = False
@@ -86,9 +87,8 @@ class Engine:
         """End the merges, let the threads go, without waiting for busy ones, and stop the remote environments."""
         self._ended = True
         try:
-            if self._merges:
-                self.stop_merges()
-                await all_ended(self._merges)
+            self.stop_merges()
+            await all_ended(self._merges)
         finally:
             try:
                 if self._runtime is not None:
@@ -163,10 +163,22 @@ class Engine:
         finally:
             self._reclaim()
 
+    def adopt(self, stop: Callable[[], object]) -> None:
+        """Take on a weave that runs inside of a synchronous task: `stop` is called when the task is stopped."""
+        self._inner.add(stop)
+        if self.stopping or self._ended:
+            stop()
+
+    def release(self, stop: Callable[[], object]) -> None:
+        """Forget what was adopted."""
+        self._inner.discard(stop)
+
     def stop_merges(self) -> None:
-        """Cancel what threads wait for."""
+        """Cancel what threads wait for: merges and inner weaves."""
         for merge in self._merges:
             merge.cancel()
+        for stop in list(self._inner):
+            stop()
 
     def refuse_if_over(self, what: str) -> None:
         """Raise TaskCancelledError if the weave has ended."""
