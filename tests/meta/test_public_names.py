@@ -106,7 +106,7 @@ def test_a_documented_signature_is_kept(path: tuple[str, str], parameters: str) 
 
 def test_a_misspelled_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="weeve"):
-        wove.weeve  # type: ignore[attr-defined]  # noqa: B018
+        wove.weeve  # noqa: B018
 
 
 def test_the_version_is_the_distribution_s() -> None:
