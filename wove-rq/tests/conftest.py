@@ -8,7 +8,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from rq_backend import RedisServer, redis_server as running_redis_server
+from rq_backend import RedisServer
+from rq_backend import redis_server as running_redis_server
 
 
 @pytest.fixture(scope="session")

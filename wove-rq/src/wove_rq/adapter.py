@@ -167,12 +167,15 @@ class RQAdapter(BackendAdapter):
             pause = min(2 * pause, _LONGEST_PAUSE)
             is_last = time.monotonic() >= deadline
             asked = set(self._stopping)
-            try:
-                left = await in_daemon_thread(lambda: self._connected.remove_ended(asked, all_of_them=is_last))
-            except Exception as error:  # RQ removes them after failure_ttl.
-                logger.debug("Removing stopped jobs from RQ failed: %s", error)
-                left = asked
+            left = await self._left_of(asked, all_of_them=is_last)
             self._stopping -= asked if is_last else asked - left
+
+    async def _left_of(self, asked: set[str], *, all_of_them: bool) -> set[str]:
+        try:
+            return await in_daemon_thread(lambda: self._connected.remove_ended(asked, all_of_them=all_of_them))
+        except Exception as error:  # RQ removes them after failure_ttl.
+            logger.debug("Removing stopped jobs from RQ failed: %s", error)
+            return asked
 
 
 def _new_job(payload: Mapping[str, Any], frame: Mapping[str, Any]) -> "NewJob":

@@ -14,6 +14,7 @@ A worker of its own is one line, and takes all options of ``rq worker``; see ``m
 import argparse
 import gc
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from wove_rq.presence import client_name
 __all__ = ["PreloadingWorker", "execute", "main"]
 
 _MODULE = "wove_rq.worker"
+PRELOAD_VARIABLE = "WOVE_RQ_PRELOAD"
 # What a job needs beyond this module's own imports, and would otherwise import in its own process.
 _PRELOADED = (
     "cloudpickle",
@@ -61,11 +63,14 @@ def _sign_in() -> None:
 
 
 class PreloadingWorker(Worker):
-    """RQ's worker with everything loaded that a task of Wove needs, so that no job has to do it after the fork."""
+    """RQ's worker with everything loaded that a task of Wove needs, so that no job has to do it after the fork.
+
+    The environment variable ``WOVE_RQ_PRELOAD`` names more modules, separated by commas: those of the project's tasks.
+    """
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Load the modules, then start as RQ does."""
-        for name in _PRELOADED:
+        for name in (*_PRELOADED, *_asked_for()):
             importlib.import_module(name)
         gc.collect()
         # What is there already is shared with the children as long as their collector leaves it alone.
@@ -79,22 +84,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the command line without the program; ``sys.argv`` if omitted.
     """
-    _, others = _parser().parse_known_args(arguments)
-    from rq.cli import main as rq
+    from rq.cli.cli import main as rq
+    from rq.cli.workers import worker
 
+    options, others = _parser().parse_known_args(arguments)
+    if options.preload:
+        names = [*_asked_for(), *options.preload]
+        os.environ[PRELOAD_VARIABLE] = ",".join(names)
+    rq.add_command(worker)
     rq(args=["worker", *_defaults(others), *others], prog_name=f"python -m {_MODULE}")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"python -m {_MODULE}",
         description="Run an RQ worker that executes tasks of weaves.",
-        usage="%(prog)s [--url URL] [any option of `rq worker`] [queue ...]",
+        usage="%(prog)s [--url URL] [--preload MODULE] [any option of `rq worker`] [queue ...]",
         epilog="It is `rq worker` with --worker-class wove_rq.worker.PreloadingWorker and --job-monitoring-interval 5 "
         "where these are not given. Queues: the names in the environments' queue_name; by default 'default'.",
         allow_abbrev=False,
     )
+    parser.add_argument(
+        "--preload",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help=f"import this once instead of in every job; may be repeated (also: ${PRELOAD_VARIABLE}, with commas)",
+    )
+    return parser
+
+
+def _asked_for() -> list[str]:
+    return [name.strip() for name in os.environ.get(PRELOAD_VARIABLE, "").split(",") if name.strip()]
 
 
 def _defaults(others: Sequence[str]) -> list[str]:
