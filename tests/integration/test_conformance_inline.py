@@ -25,6 +25,7 @@ class TestMistreatedInline(AdapterConformance):
     """A backend that delays, repeats and reorders jobs still keeps every promise."""
 
     adapter_class = FaultyAdapter
+    subject = "inline (mistreating its jobs)"
     treatments: ClassVar[tuple[str, ...]] = ("duplicate", "delay", "reorder", "run", "duplicate")
 
     @pytest.fixture

@@ -27,7 +27,10 @@ class TestLocal(ExecutorConformance):
             "separate_process",
         ],
         "tasks run in the weave's own process",
-    ) | {"cancel_running_sync": "Python cannot stop a thread; the weave goes on without it"}
+    ) | {
+        "cancel_running_sync": "Python cannot stop a thread; the weave goes on without it",
+        "crosses_boundary": "tasks and their values stay in the weave's own process",
+    }
 
     @pytest.fixture
     def deployment(self) -> Deployment:

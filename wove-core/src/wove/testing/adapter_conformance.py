@@ -18,7 +18,7 @@ from wove.testing.stage import Stage
 _CLAIM_LIMIT = 4096
 
 
-class AdapterConformance(ExecutorConformance, QueueScenarios, EventScenarios):
+class AdapterConformance(EventScenarios, QueueScenarios, ExecutorConformance):
     """The scenarios for a backend adapter. Subclass it in a test module::
 
         class TestAcme(AdapterConformance):

@@ -6,7 +6,7 @@ from wove.testing.fault_scenarios import FaultScenarios
 from wove.testing.value_scenarios import ValueScenarios
 
 
-class ExecutorConformance(ValueScenarios, FaultScenarios):
+class ExecutorConformance(FaultScenarios, ValueScenarios):
     """The scenarios for an executor. Subclass it in a test module and override the fixture ``deployment``::
 
         class TestCarrierPigeons(ExecutorConformance):

@@ -176,7 +176,7 @@ class FaultScenarios(Conformance):
         # Where the worker is this process too, its thread and its connection stay as long as it expects more jobs.
         workers = set() if "separate_process" in self.capabilities else {"wove-worker"}
         assert set(found.threads) <= workers, "threads left by wove.shutdown()"
-        assert found.descriptors <= len(workers), "more open file descriptors after the second weave than after the first"
+        assert found.descriptors <= len(workers), "more open descriptors after the second weave"
         assert found.processes == [], "processes left"
         assert found.files == [], "files left"
         assert found.ports == [], "ports left"

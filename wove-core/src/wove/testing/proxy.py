@@ -8,7 +8,6 @@
 """
 
 import asyncio
-import json
 import threading
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -17,10 +16,9 @@ from types import TracebackType
 from typing import Literal, Self
 
 from wove.backend.loop import IOLoop
+from wove.testing.requests import Request, answer_bytes, head_of, kept_alive, read_request
 
 Action = Literal["drop", "delay", "answer", "duplicate", "black_hole", "lose_answer", "hold"]
-
-_LONGEST_HEAD = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +43,6 @@ class Fault:
     seconds: float = 0.0
     status: int = 503
     headers: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(slots=True)
-class Request:
-    """A request that came through.
-
-    Attributes:
-        method: ``POST`` or ``GET``.
-        path: as the worker sent it.
-        headers: by lower-case name.
-        body: the bytes.
-        event: the event's type; empty for a request without one.
-        run_id: the event's run; empty for a request without one.
-        statuses: what the receiver answered, once for each time that the request was passed on.
-    """
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    event: str
-    run_id: str
-    statuses: list[int]
 
 
 class FaultProxy:
@@ -208,7 +183,7 @@ class FaultProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while (request := await _read_request(reader)) is not None:
+            while (request := await read_request(reader)) is not None:
                 fault = self._arrived(request)
                 if not await self._handle(request, fault, writer):
                     break
@@ -237,7 +212,7 @@ class FaultProxy:
             await writer.drain()
             return True
         if action == "answer":
-            writer.write(_answer(fault.status, fault.headers))
+            writer.write(answer_bytes(fault.status, fault.headers))
             await writer.drain()
             return True
         if action == "black_hole":
@@ -256,7 +231,7 @@ class FaultProxy:
         """Send a request to the receiver and return its answer; a receiver that is not there breaks the connection."""
         reader, writer = await asyncio.open_connection(*self.target)
         try:
-            writer.write(_head_of(request) + request.body)
+            writer.write(head_of(request) + request.body)
             await writer.drain()
             answer = await reader.read()
         finally:
@@ -266,7 +241,7 @@ class FaultProxy:
         with self._changed:
             request.statuses.append(int(answer.split(b" ", 2)[1]))
             self._changed.notify_all()
-        return _kept_alive(answer)
+        return kept_alive(answer)
 
 
 class _Plan:
@@ -285,67 +260,3 @@ class _Plan:
         if self._left is not None:
             self._left -= 1
         return self._fault
-
-
-async def _read_request(reader: asyncio.StreamReader) -> Request | None:
-    first = await reader.readline()
-    if not first:
-        return None
-    method, path, _ = first.decode("latin-1").split(" ", 2)
-    headers: dict[str, str] = {}
-    while (line := await reader.readline()).strip():
-        name, _, value = line.decode("latin-1").partition(":")
-        headers[name.strip().lower()] = value.strip()
-        if len(headers) > 100:
-            raise ConnectionAbortedError("Too many headers.")
-    body = await _read_body(reader, headers)
-    event, run_id = _identity_of(body)
-    return Request(method, path, headers, body, event, run_id, [])
-
-
-async def _read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
-    if headers.get("transfer-encoding", "").lower() != "chunked":
-        return await reader.readexactly(int(headers.get("content-length", "0")))
-    del headers["transfer-encoding"]
-    chunks = []
-    while size := int((await reader.readline()).split(b";")[0], 16):
-        chunks.append(await reader.readexactly(size))
-        await reader.readline()
-    await reader.readline()
-    return b"".join(chunks)
-
-
-def _identity_of(body: bytes) -> tuple[str, str]:
-    # Large bodies are results; parsing 27 MB of JSON to learn that costs too much, so only their start is looked at.
-    if len(body) > _LONGEST_HEAD:
-        return "task_result", _text_after(body, b'"run_id":')
-    try:
-        frame = json.loads(body)
-    except ValueError:
-        return "", ""
-    return (str(frame.get("type", "")), str(frame.get("run_id", ""))) if isinstance(frame, dict) else ("", "")
-
-
-def _text_after(body: bytes, name: bytes) -> str:
-    for part in (body[:_LONGEST_HEAD], body[-_LONGEST_HEAD:]):
-        _, found, rest = part.partition(name)
-        if found:
-            return rest.split(b'"', 2)[1].decode("latin-1")
-    return ""
-
-
-def _head_of(request: Request) -> bytes:
-    headers = {**request.headers, "content-length": str(len(request.body)), "connection": "close"}
-    lines = [f"{request.method} {request.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-def _kept_alive(answer: bytes) -> bytes:
-    head, separator, body = answer.partition(b"\r\n\r\n")
-    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
-    return b"\r\n".join(lines) + separator + body
-
-
-def _answer(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
-    lines = [f"HTTP/1.1 {status} Scripted", "content-length: 0", *(f"{name}: {value}" for name, value in headers)]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
