@@ -245,7 +245,7 @@ def test_twenty_records_a_second_may_follow_a_flood(
 ) -> None:
     for _ in range(101):
         heartbeat.log({"level": 30, "message": "flood"})
-    heartbeat.flush()
+    heartbeat.beat()
     time.now = 1.0
     for _ in range(30):
         heartbeat.log({"level": 30, "message": "later"})
@@ -279,6 +279,31 @@ def test_the_end_of_a_task_waits_half_a_second_at_most_for_its_logs(heartbeat: H
     flushing.join(20)
     assert not flushing.is_alive()
     released.set()
+
+
+def test_the_end_of_a_task_waits_for_a_record_that_is_on_its_way(heartbeat: Heartbeat, server: EventServer) -> None:
+    released = threading.Event()
+    server.rule = lambda request: Move(after=released.wait)
+    heartbeat.log({"level": 30, "message": "on its way"})
+    beating = threading.Thread(target=heartbeat.beat)
+    beating.start()
+    server.wait_for("log")
+    flushing = threading.Thread(target=heartbeat.flush)
+    flushing.start()
+    flushing.join(0.1)
+    assert flushing.is_alive()
+    released.set()
+    for thread in (beating, flushing):
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_what_is_logged_after_the_end_is_dropped(heartbeat: Heartbeat, server: EventServer, timing: Timing) -> None:
+    heartbeat.flush()
+    heartbeat.log({"level": 30, "message": "too late"})
+    heartbeat.beat()
+    assert server.kinds == []
+    assert timing.hastened == 0
 
 
 def test_when_it_ends_no_more_beats_are_due(heartbeat: Heartbeat, timing: Timing) -> None:

@@ -60,6 +60,7 @@ class Heartbeat:
         self._pause = _FIRST_PAUSE
         self._logs: deque[Mapping[str, Any]] = deque()
         self._dropped = 0
+        self._flushed = False
         self._allowance = float(_MOST_LOGS)
         self._allowed_at = self._heard = self._clock()
         self._beat_at = self._heard + self.interval
@@ -99,6 +100,8 @@ class Heartbeat:
         allowance = self._allowance + (now - self._allowed_at) * _LOGS_PER_SECOND
         self._allowance = min(allowance, float(_MOST_LOGS))
         self._allowed_at = now
+        if self._flushed:
+            return
         if self._allowance < 1.0 or len(self._logs) >= _MOST_LOGS:
             self._dropped += 1
             return
@@ -107,16 +110,18 @@ class Heartbeat:
         self._timing.hasten(self.beat)
 
     def flush(self) -> None:
-        """Post the log records that wait. Takes half a second at most; what is left then is dropped."""
-        if not self._logs and not self._dropped:
-            return
-        deadline = self._clock() + _FLUSH_SECONDS
-        if self._posting.acquire(timeout=_FLUSH_SECONDS):
-            try:
-                self._post_logs(deadline)
-            finally:
-                self._posting.release()
-        self._logs.clear()
+        """Post the log records that wait, and wait for one that is on its way.
+
+        Takes half a second at most; what is left then, and what comes later, is dropped.
+        """
+        if self._logs or self._dropped:
+            deadline = self._clock() + _FLUSH_SECONDS
+            if self._posting.acquire(timeout=_FLUSH_SECONDS):
+                try:
+                    self._post_logs(deadline)
+                finally:
+                    self._posting.release()
+        self._flushed = True
 
     def heed(self, reply: Reply) -> None:
         """Do what an answer to any event of the run asks for."""
@@ -156,9 +161,11 @@ class Heartbeat:
         return True
 
     def _post_logs(self, deadline: float) -> None:
-        while self._logs and self._clock() < deadline and self.wanted:
-            self._post_log(self._logs.popleft(), deadline)
-        if self._dropped and not self._logs:
+        while self._logs and self._clock() < deadline and self.wanted and not self._flushed:
+            # It is taken away when it has arrived: until then, `flush` must wait for it.
+            self._post_log(self._logs[0], deadline)
+            self._logs.popleft()
+        if self._dropped and not self._logs and not self._flushed:
             dropped, self._dropped = self._dropped, 0
             self._post_log({"level": 30, "message": f"{dropped} more log records were not forwarded."}, deadline)
 
