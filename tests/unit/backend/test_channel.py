@@ -64,7 +64,7 @@ def plain() -> Iterator[Owner]:
 @pytest.fixture
 def framed() -> Iterator[Owner]:
     for made in owner(framed=True):
-        assert made.read() == hello_line()
+        assert made.read() == b"\n" + hello_line()
         yield made
 
 
@@ -78,7 +78,7 @@ def kinds(events: list[dict[str, Any]]) -> list[str]:
 
 def test_an_owner_that_knows_frames_is_greeted() -> None:
     for made in owner(framed=True):
-        assert made.read() == hello_line()
+        assert made.read() == b"\n" + hello_line()
 
 
 def test_another_owner_is_not_greeted(plain: Owner) -> None:

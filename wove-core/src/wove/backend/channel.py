@@ -42,7 +42,8 @@ class Channel:
         self._readable = select.poll()
         self._readable.register(source, select.POLLIN)
         if framed:
-            self._write([hello_line()])
+            # Whatever was printed before this process took its stdout over ends here.
+            self._write([b"\n" + hello_line()])
 
     @classmethod
     def take_over(cls) -> "Channel":

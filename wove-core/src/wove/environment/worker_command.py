@@ -14,7 +14,7 @@ from wove.backend.framing import FRAMING, FRAMING_VARIABLE
 _OWN_MODULE = "wove.stdio_worker"
 
 # Linux's default is 64 KiB, which makes 20 MB cost 300 wake-ups of each side.
-_PIPE_BYTES = 1 << 20
+PIPE_BYTES = 1 << 20
 _SET_PIPE_SIZE: int | None = getattr(fcntl, "F_SETPIPE_SZ", None)
 
 
@@ -134,6 +134,6 @@ def _close_all(fds: Iterable[int]) -> None:
 def _widen(fd: int) -> None:
     if _SET_PIPE_SIZE is not None:
         try:
-            fcntl.fcntl(fd, _SET_PIPE_SIZE, _PIPE_BYTES)
+            fcntl.fcntl(fd, _SET_PIPE_SIZE, PIPE_BYTES)
         except OSError:  # The user's pipes have reached the system's limit; the default works, too.
             pass

@@ -37,7 +37,10 @@ class WorkerPool:
 
     def submit(self, run: StdioRun) -> None:
         """Give a run to a worker, or keep it until one has room."""
-        worker = None if self._waiting or self._closed else self._worker_for(run)
+        if self._closed:
+            run.shut_down()
+            return
+        worker = None if self._waiting else self._worker_for(run)
         if worker is not None:
             worker.take(run)
         else:

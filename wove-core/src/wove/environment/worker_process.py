@@ -1,6 +1,7 @@
 """One running worker process: the framing on its pipes, and its end."""
 
 import asyncio
+import logging
 import os
 import signal
 import weakref
@@ -8,12 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from wove.backend.framing import Frame, FrameDecoder, LineDecoder, hello_line, read_hello
 from wove.environment.pipe_writer import PipeWriter
-from wove.environment.worker_command import StartedWorker, WorkerExit
+from wove.environment.worker_command import PIPE_BYTES, StartedWorker, WorkerExit
 from wove.environment.worker_stderr import WorkerStderr
 
 # How long a worker may take to go when it is told to, or when it has stopped listening or talking.
 SECONDS_TO_GO = 1.0
 _POLL_SECONDS = 0.1
+
+_log = logging.getLogger("wove.environment")
 
 
 class WorkerProcess:
@@ -53,12 +56,12 @@ class WorkerProcess:
         self._broken: str | None = None
         self._ending: asyncio.Task[None] | None = None
         self._stdout = started.stdout
-        self._stderr_fd = started.stderr
         self._writer = PipeWriter(started.stdin, on_empty=on_writable, on_closed=self._gave_up)
         self._stderr = WorkerStderr(started.stderr)
         os.set_blocking(self._stdout, False)
         self._loop.add_reader(self._stdout, self._readable)
         self._pidfd = self._watch()
+        self._descriptors = [fd for fd in (started.stdout, started.stderr, self._pidfd) if fd is not None]
         self._ended = asyncio.Event()
         _running.add(self)
         if greet:
@@ -90,24 +93,28 @@ class WorkerProcess:
                 os.killpg(self.pid, signal.SIGKILL)
             except ProcessLookupError:
                 self._process.kill()
+            except PermissionError:
+                _log.warning("The worker process %d belongs to somebody else and cannot be ended.", self.pid)
 
     async def close(self) -> None:
         """Tell the process to go by closing its stdin; kill it if it has not gone within a second."""
         self._writer.close()
+        if not await self._ends_soon():
+            self.kill()
+            if not await self._ends_soon():
+                _log.warning("The worker process %d does not end.", self.pid)
+
+    async def _ends_soon(self) -> bool:
         try:
             async with asyncio.timeout(SECONDS_TO_GO):
-                await self._ended.wait()
+                return await self._ended.wait()
         except TimeoutError:
-            self.kill()
-            await self._ended.wait()
+            return False
 
     def forget(self) -> None:
         """Let go of the process in a forked child; the parent goes on using it."""
         self._writer.forget()
-        if not self._ended.is_set():
-            for fd in (self._stdout, self._stderr_fd, self._pidfd):
-                if fd is not None:
-                    os.close(fd)
+        self._close_descriptors()
         self._process.returncode = 0  # It is no child of this process, so nobody here must wait for it.
 
     def _speak_frames(self) -> None:
@@ -178,18 +185,21 @@ class WorkerProcess:
             self._loop.remove_reader(self._pidfd)
         self._ending = asyncio.ensure_future(self._end())
 
+    def _close_descriptors(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
     async def _end(self) -> None:
         self._loop.remove_reader(self._stdout)
-        # What the process wrote before it ended still lies in the pipe.
-        while self._read():
-            pass
+        # What the process wrote before it ended still lies in the pipe; a child that has inherited it may write on.
+        left = PIPE_BYTES
+        while left > 0 and (count := self._read()):
+            left -= count
         code = self._process.wait()
         self._writer.close()
         received = self._writer.received
         await self._stderr.close()
-        for fd in (self._stdout, self._stderr_fd, self._pidfd):
-            if fd is not None:
-                os.close(fd)
+        self._close_descriptors()
         _running.discard(self)
         self._ended.set()
         self._on_exit(WorkerExit(self.pid, code, self._stderr.tail(), self._was_ready, received, self._broken))
