@@ -423,6 +423,16 @@ def test_a_program_that_ends_at_once_fails_every_task_and_is_not_tried_for_ever(
         assert len(starts.read_text()) <= 3
 
 
+def test_a_worker_that_always_dies_before_it_begins_is_not_replaced_for_ever(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    hello = '{"type": "hello", "framing": "wove-1"}'
+    command = script(tmp_path, f"open({str(starts)!r}, 'a').write('x'); print({hello!r}, flush=True)")
+    with Session(command=command) as session:
+        runs = [session.start(tasks.pid) for _ in range(20)]
+        assert all("exited with code 0" in str(session.failure(run_id)) for run_id in runs)
+        assert len(starts.read_text()) <= 12
+
+
 def test_a_program_that_closes_its_output_is_replaced(tmp_path: Path) -> None:
     command = script(tmp_path, "import os, time; os.close(1); time.sleep(60)")
     with Session(command=command) as session:
@@ -645,6 +655,38 @@ def test_a_result_that_cannot_be_pickled_is_named() -> None:
         assert "work" in str(error)
 
 
+class Stubborn(Exception):
+    """Cannot be rebuilt from its arguments."""
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"stubborn {self.code}"
+
+
+def test_an_exception_that_cannot_be_rebuilt_keeps_its_words() -> None:
+    def fail() -> None:
+        raise Stubborn(code=7)
+
+    with Session() as session:
+        event = session.final(session.start(fail))
+        assert "exception" not in event
+        assert (event["error"]["kind"], event["error"]["message"]) == ("Stubborn", "stubborn 7")
+        assert "raise Stubborn(code=7)" in event["error"]["traceback"]
+
+
+def test_odd_values_arrive_unchanged() -> None:
+    cycle: list[Any] = [float("inf"), "\ud800", 10**500, -0.0, b"\0\n", {("a", 1): {2}}, NotImplemented]
+    cycle.append(cycle)
+    with Session() as session:
+        back = session.run(tasks.echo, value=cycle)
+        assert back[:-1] == cycle[:-1]
+        assert back[-1] is back
+        assert str(session.run(tasks.echo, value=float("nan"))) == "nan"
+
+
 def test_a_module_that_the_worker_does_not_have_is_named_and_siblings_live(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -675,6 +717,36 @@ def test_a_result_that_cannot_be_rebuilt_here_fails_its_run(tmp_path: Path) -> N
 
 
 # Ends.
+
+
+async def test_cancelling_a_weave_cancels_its_runs_and_gives_descriptors_back(tmp_path: Path) -> None:
+    from wove.runtime import runtime
+
+    async def wait(started: str, ended: str) -> None:
+        try:
+            os.close(os.open(started, os.O_CREAT))
+            await asyncio.sleep(60)
+        finally:
+            os.close(os.open(ended, os.O_CREAT))
+
+    async def run() -> None:
+        async with wove.weave(started=str(tmp_path / "started"), ended=str(tmp_path / "ended")) as w:
+            w.do(environment="jobs")(wait)
+
+    wove.config(environments={"jobs": {"executor": "stdio"}})
+    try:
+        wove.shutdown()
+        before = _descriptors()
+        weaving = asyncio.create_task(run())
+        await asyncio.to_thread(until, (tmp_path / "started").exists)
+        weaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await weaving
+        await asyncio.to_thread(until, (tmp_path / "ended").exists)
+        await asyncio.to_thread(wove.shutdown)
+        assert _descriptors() == before
+    finally:
+        runtime.reset()
 
 
 def _descriptors() -> int:
