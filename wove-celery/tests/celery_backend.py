@@ -116,7 +116,7 @@ def redis_broker(directory: Path) -> Iterator[RedisBroker]:
     """Run a Redis server."""
     program = require_program("redis-server", install="apt-get install redis-server")
     port = free_port(HOST)
-    command = [program, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(directory)]
+    command = [program, "--port", str(port), "--bind", HOST, "--save", "", "--dir", str(directory)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         _wait_for_port(port, process, seconds=10.0)
@@ -190,7 +190,7 @@ class Relay:
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
         self._thread.start()
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._connections: set[asyncio.Task[Any] | None] = set()
         self.port = free_port(HOST)
         self.open()
 
@@ -217,26 +217,32 @@ class Relay:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for writer in self._writers:
-            writer.transport.abort()
-        while self._writers:
-            await asyncio.sleep(0.01)
+        connections = [connection for connection in self._connections if connection is not None]
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(HOST, self._target)
-        await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+        connection = asyncio.current_task()
+        self._connections.add(connection)
         try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass
+            there, back = await asyncio.open_connection(HOST, self._target)
+            try:
+                await asyncio.gather(_pump(reader, back), _pump(there, writer))
+            finally:
+                back.transport.abort()
+        except (OSError, asyncio.CancelledError):
+            pass  # One side is gone, or the relay is shut.
         finally:
-            self._writers.discard(writer)
             writer.transport.abort()
+            self._connections.discard(connection)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    raise ConnectionResetError
 
 
 class CeleryDeployment(Deployment):
@@ -274,7 +280,8 @@ class CeleryDeployment(Deployment):
 
     def environment(self) -> dict[str, Any]:
         """Return the environment; broker_url leads through the relay."""
-        return {"executor": "celery", "executor_config": {"broker_url": self.broker.celery_url(self.relay.port)}}
+        config = {"broker_url": self.broker.celery_url(self.relay.port), "dead_job_grace": 2.0}
+        return {"executor": "celery", "executor_config": config}
 
     def ensure_worker(self) -> None:
         """Start a worker unless one is ready."""
@@ -292,6 +299,12 @@ class CeleryDeployment(Deployment):
     def terminate_worker(self) -> None:
         """Begin a warm shutdown."""
         self.worker.terminate()
+
+    def kill_process(self, pid: int) -> None:
+        """Kill a process of the worker; where that is the worker itself, return when it is gone."""
+        super().kill_process(pid)
+        while self.worker.running and pid == self.worker.pid:
+            time.sleep(0.01)
 
     def take_backend_down(self) -> None:
         """Shut the relay."""

@@ -7,7 +7,15 @@ from wove.testing import AdapterConformance
 from wove_celery import CeleryAdapter
 
 
-class TestRedisPrefork(AdapterConformance):
+class OnCelery(AdapterConformance):
+    """The kit with waiting times that are no longer than they have to be."""
+
+    heartbeat_seconds = 1.5
+    outage_seconds = 2.0
+    stop_seconds = 2.0
+
+
+class TestRedisPrefork(OnCelery):
     """The worker is started by Celery's own command, without any app."""
 
     adapter_class = CeleryAdapter
@@ -18,7 +26,7 @@ class TestRedisPrefork(AdapterConformance):
         return stand.deployment(redis_server, pool="prefork")
 
 
-class TestRabbitThreads(AdapterConformance):
+class TestRabbitThreads(OnCelery):
     """The same with the other broker and the other pool."""
 
     adapter_class = CeleryAdapter

@@ -187,4 +187,3 @@ def _expiry(deadline: float | None, given: object) -> object:
         # Celery takes a naive datetime for one in the app's zone; a weave's deadline is nearer in any sensible case.
         return min(left, given.timestamp() - now) if given.tzinfo is not None else left
     return min(left, float(given))  # type: ignore[arg-type]
-

@@ -1,9 +1,9 @@
 """The adapter's connection to the broker: everything that it sends goes through here, blocking, from any thread."""
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from celery import Celery
@@ -11,19 +11,23 @@ from celery.app.utils import find_app
 from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
 
-from wove.errors import ConfigurationError, DeliveryError, MissingDispatchFeatureError, nearest_name
+from wove.errors import ConfigurationError, DeliveryError
+from wove_celery.connections import (
+    RETRIES,
+    address,
+    discard,
+    missing_client,
+    new_connection,
+    release,
+    transport_class,
+    unreachable,
+)
 from wove_celery.settings import Settings
 
 T = TypeVar("T")
 
-# A dead broker must be noticed within seconds: kombu's own defaults retry for much longer.
-_RETRIES = {"max_retries": 1, "interval_start": 0.0, "interval_step": 0.1, "interval_max": 0.1}
 # How long a broker that accepts connections may take to answer, unless the app's transport options say otherwise.
 _ANSWER_SECONDS = 10.0
-_ANSWER_LIMITS = {"amqp": ("read_timeout", "write_timeout"), "redis": ("socket_timeout",)}
-_LONGEST_CONNECT = 5.0
-_SHORTEST_SECRET = 4
-_SCHEMES = ("amqp", "pyamqp", "redis", "rediss", "sentinel", "sqs")
 
 Message = tuple[str, Mapping[str, Any], Mapping[str, Any]]
 """A run's id, its payload, and further options for ``send_task``."""
@@ -36,9 +40,9 @@ def make_app(settings: Settings) -> Celery:
         ConfigurationError: the import path leads to no app.
     """
     if settings.app is None:
-        # Not the current app: a process that has one of its own must not notice this one.
-        return Celery(
-            settings.app_name, broker=settings.broker_url, backend=settings.result_backend, set_as_current=False
+        urls = settings.broker_url
+        return _made_app(
+            settings.app_name, urls if isinstance(urls, str) else tuple(urls or ()), settings.result_backend
         )
     if not isinstance(settings.app, str):
         return settings.app
@@ -51,12 +55,26 @@ def make_app(settings: Settings) -> Celery:
         ) from error
 
 
+# Kept: an app holds a file descriptor until the garbage collector finds it, and takes a while to make.
+@lru_cache(maxsize=32)
+def _made_app(name: str, broker: str | tuple[str, ...], backend: str | None) -> Celery:
+    urls = broker if isinstance(broker, str) else list(broker)
+    # Not the current app: a process that has one of its own must not notice this one.
+    return Celery(name, broker=urls, backend=backend, set_as_current=False)
+
+
 class Broker:
     """One connection, used by one thread at a time. It is opened on first use, and anew when it has broken.
+
+    Attributes:
+        driver: the kind of broker: ``"amqp"``, ``"redis"``, ...
 
     Args:
         app: the Celery app whose broker it is.
         settings: how tasks are submitted.
+
+    Raises:
+        ConfigurationError: there is no such kind of broker.
     """
 
     def __init__(self, app: Celery, settings: Settings) -> None:
@@ -64,17 +82,13 @@ class Broker:
         self._settings = settings
         self._lock = threading.Lock()
         self._producer: Producer | None = None
-        check_transport(app)
-
-    @property
-    def driver(self) -> str:
-        """The kind of broker: ``"amqp"``, ``"redis"``, ..."""
-        return str(self._new_connection().transport.driver_type)
+        self.driver = str(transport_class(app).driver_type)
 
     def connect(self) -> None:
         """Open the connection.
 
         Raises:
+            MissingDispatchFeatureError: the client's package is missing.
             ConnectionError: the broker cannot be reached; names it without credentials.
         """
         self._with_producer(lambda producer: None)
@@ -108,16 +122,13 @@ class Broker:
         with self._lock:
             producer, self._producer = self._producer, None
             if producer is not None:
-                try:
-                    producer.connection.release()
-                except Exception:  # It is closed one way or the other.
-                    discard(producer.connection)
+                release(producer.connection)
 
     def _send_all(self, producer: Producer, messages: Sequence[Message]) -> None:
         with _batch(producer, len(messages)):
             for run_id, payload, options in messages:
                 self._send_one(producer, run_id, payload, options)
-        if producer.connection.transport.driver_type == "amqp":
+        if self.driver == "amqp":
             # Publishing is not answered in AMQP. The answer to any later method on the channel says that the broker
             # has read everything before it; a dead connection would otherwise swallow the messages in silence.
             producer.channel.basic_qos(0, 0, False)
@@ -156,9 +167,11 @@ class Broker:
         connection = self._producer.connection if self._producer is not None else self._new_connection()
         try:
             if self._producer is None:
-                connection.ensure_connection(**_RETRIES)
+                connection.ensure_connection(**RETRIES)
                 self._producer = self._app.amqp.Producer(connection, auto_declare=False)
             return use(self._producer)
+        except ImportError as error:
+            raise missing_client(error) from error
         except (OperationalError, OSError, *connection.connection_errors) as error:
             self._drop()
             raise unreachable(connection, error) from error
@@ -184,75 +197,6 @@ _DEFAULTS: Mapping[str, Any] = {
     "kwargsrepr": "{}",
     "retry": False,
 }
-
-
-def new_connection(app: Celery, *, answer_seconds: float | None = None) -> Connection:
-    """Return a connection, not opened yet, that gives up on a dead broker within seconds.
-
-    Args:
-        app: the app whose broker it is.
-        answer_seconds: how long the broker may take for an answer; None waits for any time.
-    """
-    limit = min(app.conf.broker_connection_timeout or _LONGEST_CONNECT, _LONGEST_CONNECT)
-    timeouts: dict[str, float] = {}
-    driver = app.connection_for_write().transport.driver_type
-    if driver == "redis":
-        timeouts["socket_connect_timeout"] = limit
-    if answer_seconds is not None:
-        timeouts.update(dict.fromkeys(_ANSWER_LIMITS.get(driver, ()), answer_seconds))
-    given = app.conf.broker_transport_options or {}
-    return app.connection_for_write(connect_timeout=limit, transport_options={**timeouts, **given, **_RETRIES})
-
-
-def check_transport(app: Celery) -> None:
-    """Raise unless kombu knows the kind of broker, and what it needs is installed.
-
-    Raises:
-        ConfigurationError: there is no such kind of broker.
-        MissingDispatchFeatureError: the client's package is missing.
-    """
-    try:
-        app.connection_for_write().transport  # noqa: B018
-    except ImportError as error:
-        raise MissingDispatchFeatureError(
-            f"The Celery broker ({error})", install='pip install "wove-celery[redis]"'
-        ) from error
-    except KeyError as error:
-        scheme = str(app.conf.broker_write_url).partition("://")[0]
-        nearest = nearest_name(scheme, _SCHEMES)
-        hint = f" Did you mean {nearest!r}?" if nearest else ""
-        raise ConfigurationError(
-            f"broker_url: Celery knows no broker of the kind {scheme!r}.{hint} "
-            "Examples: 'redis://localhost:6379/0', 'amqp://user:password@localhost//'."
-        ) from error
-
-
-def unreachable(connection: Connection, error: BaseException) -> ConnectionError:
-    """Return the error for a broker that does not answer; it names the broker without credentials."""
-    reason = str(error) or type(error).__name__
-    secret = connection.password
-    if secret and len(secret) >= _SHORTEST_SECRET:
-        reason = reason.replace(secret, "***")
-    return ConnectionError(
-        f"The Celery broker at {address(connection)} cannot be reached: {reason.rstrip('.')}. "
-        "Is it running, and is its URL right?"
-    )
-
-
-def address(connection: Connection) -> str:
-    """Return the URL of a broker without user name and password."""
-    return re.sub(r"//[^/@]*@", "//", str(connection.as_uri()))
-
-
-def discard(connection: Connection) -> None:
-    """Close a connection without asking the broker, which may not answer any more."""
-    try:
-        if connection.transport.driver_type == "amqp":
-            connection.collect()
-        else:
-            connection.release()
-    except Exception:  # It is broken already.
-        pass
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from celery import Celery
 from celery.events.event import get_exchange
 from kombu import Connection, Consumer, Queue
 
-from wove_celery.broker import discard, new_connection
+from wove_celery.connections import RETRIES, discard, new_connection, release, transport_class
 from wove_celery.sightings import News, Sightings, read_roll_call
 
 # The group of the event type "wove-runs", see `wove_celery.presence`.
@@ -27,7 +27,7 @@ logger = logging.getLogger("wove")
 
 def can_listen(app: Celery) -> bool:
     """Tell whether the kind of broker can pass events on to several listeners."""
-    return "fanout" in app.connection_for_read().transport.implements.exchange_type
+    return "fanout" in transport_class(app).implements.exchange_type
 
 
 class Listener:
@@ -114,7 +114,7 @@ class _Subscription:
         self._connection: Connection = new_connection(app)
         self._stack = ExitStack()
         try:
-            self._connection.ensure_connection(max_retries=1, interval_start=0.0)
+            self._connection.ensure_connection(**RETRIES)
             queue = Queue(
                 f"{app.conf.event_queue_prefix}.wove-{uuid4().hex}",
                 exchange=get_exchange(self._connection, name=app.conf.event_exchange),
@@ -142,6 +142,7 @@ class _Subscription:
         """Unsubscribe and close the connection."""
         try:
             self._stack.close()
-            self._connection.release()
         except Exception:  # The connection is broken; the broker drops the queue.
             discard(self._connection)
+        else:
+            release(self._connection)
