@@ -16,6 +16,40 @@ _DISCARD_SECONDS = 60.0
 _DISCARDED_BYTES = 16 * MIB
 
 
+class _Gathered:
+    """A transport that writes the parts of an answer, its head and its body, with one system call.
+
+    Used on the event loop of its connection.
+    """
+
+    def __init__(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._parts: list[bytes] | None = None
+
+    def gather(self) -> None:
+        """Keep what is written until `flush`."""
+        self._parts = []
+
+    def flush(self) -> None:
+        """Write what was kept; later writes go through at once."""
+        parts, self._parts = self._parts, None
+        if parts and isinstance(self._transport, asyncio.Transport):
+            self._transport.write(b"".join(parts))
+
+    def write(self, data: bytes) -> None:
+        if self._parts is not None:
+            self._parts.append(data)
+        elif isinstance(self._transport, asyncio.Transport):
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class ConnectionGuard(asyncio.Protocol):
     """Stands between a connection and uvicorn's protocol, which would wait for headers forever.
 
@@ -38,6 +72,7 @@ class ConnectionGuard(asyncio.Protocol):
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.BaseTransport | None = None
+        self._answers: _Gathered | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = closed
         self._working = 0
@@ -49,9 +84,13 @@ class ConnectionGuard(asyncio.Protocol):
         """Pass a request to the application."""
         self._stop_clock()
         self._working += 1
+        if self._answers is not None:
+            self._answers.gather()
         try:
             await self._app(scope, receive, send)
         finally:
+            if self._answers is not None:
+                self._answers.flush()
             self._working -= 1
             self._expect_next(_content_length(scope))
 
@@ -68,8 +107,9 @@ class ConnectionGuard(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._answers = _Gathered(transport)
         self._start_clock()
-        self._protocol.connection_made(transport)
+        self._protocol.connection_made(self._answers)
 
     def data_received(self, data: bytes) -> None:
         if not self._working:

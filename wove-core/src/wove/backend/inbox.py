@@ -81,10 +81,21 @@ class Inbox:
         if waiting is None:
             return
         loop, wake = waiting
+        if loop is _running_loop():
+            # Mostly: waking another thread's loop costs a system call.
+            _set(wake)
+            return
         try:
             loop.call_soon_threadsafe(_set, wake)
         except RuntimeError:
             pass  # The reader's loop is closed; nobody waits any more.
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _set(wake: "asyncio.Future[None]") -> None:
