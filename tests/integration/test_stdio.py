@@ -36,6 +36,12 @@ def script(tmp_path: Path, source: str) -> list[str]:
     return [sys.executable, str(path)]
 
 
+def kill(worker: int) -> None:
+    """Kill a worker and wait until it cannot read any more."""
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: not alive(worker))
+
+
 # Running tasks.
 
 
@@ -270,7 +276,7 @@ def test_a_child_that_outlives_its_task_disturbs_nothing() -> None:
     with Session() as session:
         child = session.run(spawn)
         worker = session.run(tasks.pid)
-        os.kill(worker, signal.SIGKILL)
+        kill(worker)
         try:
             assert session.run(tasks.pid) != worker
         finally:
@@ -365,6 +371,53 @@ def _workers() -> list[int]:
         int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
     ]
     return [pid for pid in children if alive(pid) and b"stdio_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def _crash(marks: str, times: int) -> int:
+    count = len(os.listdir(marks))
+    Path(marks, str(count)).touch()
+    if count < times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return count
+
+
+def test_a_run_that_is_to_be_requeued_begins_once_more(tmp_path: Path) -> None:
+    requeue = {"delivery_orphan_policy": "requeue"}
+    with Session() as session:
+        assert session.result(session.start(_crash, marks=str(tmp_path), times=1, delivery=requeue)) == 1
+        run_id = session.start(_crash, marks=str(tmp_path), times=10, delivery=requeue)
+        assert isinstance(session.failure(run_id), DeliveryOrphanedError)
+        assert len(os.listdir(tmp_path)) == 4
+
+
+def test_a_detached_run_goes_on_when_its_session_stops(tmp_path: Path) -> None:
+    detach = {"delivery_orphan_policy": "detach"}
+    with Session() as session:
+        arguments = {"started": str(tmp_path / "started"), "go_on": str(tmp_path / "go")}
+        session.start(tasks.touch_wait_touch, **arguments, ended=str(tmp_path / "ended"), delivery=detach)
+        until((tmp_path / "started").exists)
+    (tmp_path / "go").touch()
+    until((tmp_path / "ended").exists)
+
+
+def test_any_other_run_is_stopped_when_its_session_stops(tmp_path: Path) -> None:
+    def wait(started: str, ended: str) -> None:
+        try:
+            Path(started).touch()
+            time.sleep(60)
+        finally:
+            Path(ended).touch()
+
+    with Session() as session:
+        session.start(wait, started=str(tmp_path / "started"), ended=str(tmp_path / "ended"))
+        until((tmp_path / "started").exists)
+    until((tmp_path / "ended").exists)
+
+
+def test_a_worker_that_was_killed_while_idle_fails_nothing() -> None:
+    with Session() as session:
+        for _ in range(5):
+            kill(session.run(tasks.pid))
 
 
 def test_only_the_last_lines_of_stderr_are_kept() -> None:
@@ -760,7 +813,7 @@ def test_nothing_is_left_after_a_shutdown() -> None:
     before, threads = _descriptors(), set(threading.enumerate())
     with Session(processes=2) as session:
         pids = {session.run(tasks.pid) for _ in range(5)}
-        os.kill(pids.pop(), signal.SIGKILL)
+        kill(pids.pop())
         pids.add(session.run(tasks.pid))
     wove.shutdown()
     assert _descriptors() == before

@@ -162,3 +162,10 @@ def touch_and_wait(started: str, go_on: str) -> int:
     with open(started, "w") as file:
         file.write(str(os.getpid()))
     return wait_for_file(go_on)
+
+
+def touch_wait_touch(started: str, go_on: str, ended: str) -> None:
+    """Make a file, wait for another one, and make a third."""
+    touch_and_wait(started, go_on)
+    with open(ended, "w"):
+        pass

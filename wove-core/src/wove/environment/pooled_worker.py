@@ -38,8 +38,8 @@ class Pool(Protocol):
     def returned(self, run: StdioRun) -> None:
         """The worker gives a run back that it has not begun."""
 
-    def lost(self, worker: "PooledWorker", unstarted: list[StdioRun], end: WorkerExit) -> None:
-        """The worker is gone. `unstarted` have certainly not begun there."""
+    def lost(self, worker: "PooledWorker", again: list[StdioRun], end: WorkerExit) -> None:
+        """The worker is gone. The runs in `again` have certainly not begun there, or shall begin once more."""
 
 
 class PooledWorker:
@@ -218,12 +218,13 @@ class PooledWorker:
 
     def _on_exit(self, end: WorkerExit) -> None:
         lost = self._lost_with(end)
-        unstarted = [run for run_id, run in self.runs.items() if run_id not in lost]
+        again = [run for run_id, run in self.runs.items() if run_id not in lost or (end.was_ready and run.requeue())]
         self.runs.clear()
         self._in_threads = 0
         for run in lost.values():
-            run.lost(self._settings.command, end)
-        self._pool.lost(self, unstarted, end)
+            if run not in again:
+                run.lost(self._settings.command, end)
+        self._pool.lost(self, again, end)
 
 
 def _import_path() -> list[str]:

@@ -34,7 +34,8 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
     that process.
 
     A worker that dies fails the runs that may have begun there with `DeliveryOrphanedError`, which holds the exit code
-    and the last lines of stderr. Runs that it had not begun go to a new worker.
+    and the last lines of stderr; one whose ``delivery_orphan_policy`` is ``requeue`` begins anew, once. Runs that it
+    had not begun go to a new worker.
     """
 
     def __init__(self) -> None:
@@ -96,7 +97,7 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
         if pool is None or self._settings is None:
             return
         for run in list(self._runs.values()):
-            if (run.frame.get("delivery") or {}).get("delivery_orphan_policy") != "detach":
+            if run.orphan_policy != "detach":
                 pool.cancel(run, {"type": "cancel_task", **run.ids})
         worker_pools.release(self._settings)
 

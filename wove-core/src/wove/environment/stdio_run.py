@@ -24,6 +24,7 @@ class StdioRun:
         given_up: nobody waits for it any more.
         sent_until: how many bytes its worker process has to read until it knows the run.
         returns: how often it has come back from a worker that had not begun it.
+        requeued: it has begun in a worker that died, and begins once more.
     """
 
     frame: dict[str, Any]
@@ -34,6 +35,7 @@ class StdioRun:
     given_up: bool = False
     sent_until: int = 0
     returns: int = 0
+    requeued: bool = False
 
     @property
     def run_id(self) -> str:
@@ -47,6 +49,19 @@ class StdioRun:
     @property
     def label(self) -> str:
         return whose(self.frame)
+
+    @property
+    def orphan_policy(self) -> str | None:
+        """What the task's options say about a run that is lost or given up, where they say anything."""
+        policy: str | None = (self.frame.get("delivery") or {}).get("delivery_orphan_policy")
+        return policy
+
+    def requeue(self) -> bool:
+        """Tell whether the run begins anew although it had begun in a worker that died: once, if that is its policy."""
+        if self.requeued or self.given_up or self.orphan_policy != "requeue":
+            return False
+        self.requeued = True
+        return True
 
     def fail(self, error: BaseException, *, retryable: bool = True) -> None:
         """End the run with an error of the executor, or with its cancellation if that was asked for."""

@@ -83,13 +83,13 @@ class WorkerPool:
         self._take_back([run])
         self.has_room()
 
-    def lost(self, worker: PooledWorker, unstarted: list[StdioRun], end: WorkerExit) -> None:
-        """Take the runs back that a lost worker has not begun.
+    def lost(self, worker: PooledWorker, again: list[StdioRun], end: WorkerExit) -> None:
+        """Take the runs back that are to begin in another worker.
 
         If workers end before they have said anything, so would the next one: then nothing is tried again.
         """
         self._workers.remove(worker)
-        self._take_back(unstarted)
+        self._take_back(again)
         if not end.was_ready and not self._workers:
             waiting, self._waiting = self._waiting, {}
             for run in waiting.values():
