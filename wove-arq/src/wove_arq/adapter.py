@@ -1,0 +1,191 @@
+"""`ARQAdapter`: lets tasks of a weave run on ARQ workers."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from wove.backend.threads import in_daemon_thread
+from wove.integrations.base import BackendAdapter, JobState
+from wove_arq.settings import read_settings
+
+if TYPE_CHECKING:
+    from wove_arq.jobs import Jobs, NewJob
+
+# What is larger waits at the callback receiver instead: ARQ encodes jobs on the event loop.
+_LARGEST_PAYLOAD = 256 * 1024
+# Cancels of one moment, such as those of a whole map, become one conversation with Redis.
+_GATHER_SECONDS = 0.005
+_CLOSE_SECONDS = 1.0
+# ARQ's own limits are for weaves that are gone; one that is there comes first.
+_MARGIN_SECONDS = 5
+# How long a job that was stopped is waited for, to remove what ARQ keeps of it.
+_REMOVAL_SECONDS = 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+logger = logging.getLogger("wove")
+
+
+class Submitted:
+    """The handle of a job.
+
+    Attributes:
+        job_id: ARQ's id.
+        state: what ARQ said when the job was over.
+    """
+
+    __slots__ = ("job_id", "state")
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        self.state: JobState | None = None
+
+    def __repr__(self) -> str:
+        return f"<ARQ job {self.job_id}>"
+
+
+class ARQAdapter(BackendAdapter):
+    """Submits tasks to ARQ workers that have `wove_arq.worker.run_payload` among their functions.
+
+    ``executor_config``: ``redis_settings`` or ``pool``; ``function_name``, ``queue_name``, ``job_serializer``,
+    ``enqueue_options``. The README has a table.
+    """
+
+    required_modules = ("arq", "redis")
+    install_hint = "pip install wove-arq"
+    max_payload_bytes = _LARGEST_PAYLOAD
+    poll_interval = 1.5
+    capabilities = frozenset(
+        "cancel_queued cancel_running_async cancel_running_sync deduplicate detect_dead_process detect_dead_worker "
+        "detect_lost_job graceful_stop max_argument_20mb queues_without_worker separate_process".split()
+    )
+
+    _jobs: "Jobs | None" = None
+    _gathering: asyncio.Task[None] | None = None
+    _removing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Check the configuration and connect to Redis.
+
+        Raises:
+            ConfigurationError: a key is missing or wrong; the message names it and shows an example.
+            ConnectionError: Redis cannot be reached; the message names it, without credentials.
+        """
+        self._unwanted: list[str] = []
+        self._stopping: set[str] = set()
+        settings = read_settings(self.config, name=self.name)
+        # ARQ takes a while to import.
+        jobs = await in_daemon_thread(import_module, "wove_arq.jobs")
+        self._jobs = jobs.Jobs(settings)
+        await self._connected.connect()
+
+    async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> Submitted:
+        """Enqueue one job; its id is the idempotency key, or else the run's id.
+
+        Raises:
+            ConnectionError: Redis cannot be reached.
+            DeliveryError: Redis refuses the job, or another weave's job has the same idempotency key.
+        """
+        (result,) = await self.submit_many([(payload, frame)])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def submit_many(
+        self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]
+    ) -> Sequence[Submitted | Exception]:
+        """Enqueue several jobs in one go."""
+        jobs = [_new_job(payload, frame) for payload, frame in submissions]
+        refusals = await self._connected.enqueue(jobs)
+        return [refusal or Submitted(job.job_id) for job, refusal in zip(jobs, refusals, strict=True)]
+
+    async def cancel(self, run_id: str, submission: Any, frame: dict[str, Any]) -> None:
+        """Remove a job that has not begun; let a worker that allows it abort one that runs."""
+        if not isinstance(submission, Submitted) or submission.state is not None:
+            return
+        self._unwanted.append(submission.job_id)
+        if self._gathering is None:
+            self._gathering = asyncio.get_running_loop().create_task(self._stop_soon())
+        await asyncio.shield(self._gathering)
+
+    async def poll(self, submissions: Mapping[str, Any]) -> Mapping[str, JobState]:
+        """Return what ARQ says about jobs, and whether the workers that began them are still there."""
+        handles: dict[str, Submitted] = dict(submissions)
+        states = await self._connected.states([each.job_id for each in handles.values() if each.state is None])
+        for handle in handles.values():
+            said = states.get(handle.job_id)
+            # ARQ has nothing more to say of these, and nothing that would have to be cancelled.
+            if handle.state is None and said is not None and said.phase in ("failed", "finished"):
+                handle.state = said
+        return {run_id: handle.state or states[handle.job_id] for run_id, handle in handles.items()}
+
+    async def close(self) -> None:
+        """Wait a moment for jobs that are being stopped, then close the connections."""
+        if self._jobs is None:
+            return
+        if self._gathering is not None:
+            await asyncio.wait([self._gathering], timeout=_CLOSE_SECONDS)
+        # Begun by the cancel that was still gathering, perhaps.
+        if self._removing is not None:
+            await asyncio.wait([self._removing], timeout=_CLOSE_SECONDS)
+            self._removing.cancel()
+            await asyncio.wait([self._removing], timeout=_CLOSE_SECONDS)
+        await self._jobs.close()
+
+    @property
+    def _connected(self) -> "Jobs":
+        if self._jobs is None:
+            raise RuntimeError(f"The adapter {self.name!r} has not been started.")
+        return self._jobs
+
+    async def _stop_soon(self) -> None:
+        await asyncio.sleep(_GATHER_SECONDS)
+        unwanted, self._unwanted = self._unwanted, []
+        self._gathering = None
+        self._stopping |= await self._connected.stop(unwanted)
+        if self._stopping and (self._removing is None or self._removing.done()):
+            self._removing = asyncio.get_running_loop().create_task(self._remove_stopped())
+
+    async def _remove_stopped(self) -> None:
+        """Remove what ARQ keeps of stopped jobs, as soon as nobody executes them any more."""
+        pause, deadline = _FIRST_PAUSE, time.monotonic() + _REMOVAL_SECONDS
+        try:
+            while self._stopping and time.monotonic() < deadline:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                await self._stop_again()
+        finally:
+            await self._forget_stopping()
+
+    async def _forget_stopping(self) -> None:
+        if self._stopping:
+            try:
+                await self._connected.forget(self._stopping)
+            except Exception as error:  # Redis is away.
+                logger.debug("What ARQ's workers were asked could not be taken back: %s", error)
+            self._stopping.clear()
+
+    async def _stop_again(self) -> None:
+        asked = set(self._stopping)
+        try:
+            left = await self._connected.stop(asked)
+        except Exception as error:  # Redis is away for a moment, perhaps.
+            logger.debug("Removing stopped jobs from ARQ failed: %s", error)
+        else:
+            self._stopping -= asked - left
+
+
+def _new_job(payload: Mapping[str, Any], frame: Mapping[str, Any]) -> "NewJob":
+    from wove_arq.jobs import NewJob
+
+    delivery = frame.get("delivery") or {}
+    run_id = str(frame["run_id"])
+    deadline = payload.get("deadline")
+    expires = None
+    # A detached task is meant to outlive its weave.
+    if deadline is not None and delivery.get("delivery_orphan_policy") != "detach":
+        expires = max(math.ceil(deadline - time.time()), 0) + _MARGIN_SECONDS
+    return NewJob(delivery.get("delivery_idempotency_key") or run_id, run_id, payload, expires)
