@@ -2,6 +2,8 @@
 
 import os
 
+REDIS_URL = os.environ.get("WOVE_REDIS_URL", "redis://127.0.0.1:6379/0")
+
 WOVE_CONFIG = {
     "default_environment": "embedded",
     "environments": {
@@ -15,5 +17,7 @@ WOVE_CONFIG = {
             "executor_config": {"url": os.environ.get("WOVE_SERVICE_URL", "http://127.0.0.1:8765/wove/tasks")},
             "delivery_timeout": 120.0,
         },
+        # RQ workers; start one with:  python -m wove_rq.worker --url redis://127.0.0.1:6379/0
+        "rq": {"executor": "rq", "executor_config": {"redis_url": REDIS_URL}, "delivery_timeout": 120.0},
     },
 }

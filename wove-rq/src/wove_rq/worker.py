@@ -72,6 +72,9 @@ class PreloadingWorker(Worker):
         """Load the modules, then start as RQ does."""
         for name in (*_PRELOADED, *_asked_for()):
             importlib.import_module(name)
+        # The name and version of the client library, which each connection would look up in the package's metadata, and
+        # tell Redis: that takes longer than all the rest, and every job has connections of its own.
+        self.connection.connection_pool.connection_kwargs.setdefault("driver_info", None)
         gc.collect()
         # What is there already is shared with the children as long as their collector leaves it alone.
         gc.freeze()
