@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from rq_backend import RedisServer, RQDeployment, own_command
-from wove_rq import RQAdapter
 
 from wove.testing import AdapterConformance
+from wove_rq import RQAdapter
 
 
 class OnRQ(AdapterConformance):

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wove.backend.threads import in_daemon_thread
@@ -79,6 +79,7 @@ class RQAdapter(BackendAdapter):
         self._stopping: set[str] = set()
         self._gathering: asyncio.Task[None] | None = None
         self._removing: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._settings = read_settings(self.config, name=self.name)
         await in_daemon_thread(self._connect)
 
@@ -118,7 +119,7 @@ class RQAdapter(BackendAdapter):
             return
         self._unwanted.append(submission.job_id)
         if self._gathering is None:
-            self._gathering = asyncio.get_running_loop().create_task(self._stop_soon())
+            self._gathering = self._spawn(self._stop_soon())
         await asyncio.shield(self._gathering)
 
     async def poll(self, submissions: Mapping[str, Any]) -> Mapping[str, JobState]:
@@ -136,13 +137,12 @@ class RQAdapter(BackendAdapter):
         """Wait a moment for jobs that are being stopped, then close the connections."""
         if self._jobs is None:
             return
-        pending = [task for task in (self._gathering, self._removing) if task is not None]
-        if pending:
-            await asyncio.wait(pending, timeout=_CLOSE_SECONDS)
-        if self._removing is not None:
-            # Begun by the cancel that was still gathering, perhaps.
-            await asyncio.wait([self._removing], timeout=_CLOSE_SECONDS)
-            self._removing.cancel()
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        # One that stops jobs begins another that removes them.
+        while self._tasks and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait(list(self._tasks), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        for task in self._tasks:
+            task.cancel()
         await in_daemon_thread(self._jobs.close)
 
     @property
@@ -151,13 +151,19 @@ class RQAdapter(BackendAdapter):
             raise RuntimeError(f"The adapter {self.name!r} has not been started.")
         return self._jobs
 
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     async def _stop_soon(self) -> None:
         await asyncio.sleep(_GATHER_SECONDS)
         unwanted, self._unwanted = self._unwanted, []
         self._gathering = None
         self._stopping |= await in_daemon_thread(self._connected.stop, unwanted)
         if self._stopping and (self._removing is None or self._removing.done()):
-            self._removing = asyncio.get_running_loop().create_task(self._remove_stopped())
+            self._removing = self._spawn(self._remove_stopped())
 
     async def _remove_stopped(self) -> None:
         """Remove what RQ keeps of stopped jobs, as soon as they have ended."""
