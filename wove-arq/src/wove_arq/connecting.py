@@ -46,7 +46,7 @@ def address(redis: Any) -> str:
         redis: a client, or ``RedisSettings``.
     """
     if isinstance(redis, RedisSettings):
-        fields = {"path": redis.unix_socket_path, "host": redis.host, "port": redis.port}
+        fields: dict[str, Any] = {"path": redis.unix_socket_path, "host": redis.host, "port": redis.port}
     else:
         fields = redis.connection_pool.connection_kwargs
     if fields.get("path"):
@@ -70,13 +70,13 @@ async def connect(settings: Settings) -> ArqRedis:
         redis = _like(settings.pool)
         redis.job_serializer = _serializer(settings, settings.pool.job_serializer)
         redis.expires_extra_ms = settings.pool.expires_extra_ms
-    redis.default_queue_name = settings.queue_name or getattr(settings.pool, "default_queue_name", DEFAULT_QUEUE_NAME)
+    default = DEFAULT_QUEUE_NAME if settings.pool is None else settings.pool.default_queue_name
+    redis.default_queue_name = settings.queue_name or default
     return redis
 
 
 def _serializer(settings: Settings, default: Any) -> Callable[[dict[str, Any]], bytes] | None:
-    chosen = to_json if settings.serializer == "json" else settings.serializer or default
-    return chosen  # type: ignore[no-any-return]
+    return to_json if settings.serializer == "json" else settings.serializer or default
 
 
 def _like(given: ArqRedis) -> ArqRedis:
@@ -94,4 +94,3 @@ def _like(given: ArqRedis) -> ArqRedis:
 def address_in(settings: Settings) -> str:
     """Return where the Redis of a configuration is, without user name and password."""
     return address(settings.pool if settings.pool is not None else to_redis_settings(settings.redis_settings))
-

@@ -5,12 +5,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 from typing import Any
 
 from arq.constants import abort_jobs_ss, in_progress_key_prefix, job_key_prefix, result_key_prefix, retry_key_prefix
 from arq.jobs import SerializationError, serialize_job
-from arq.utils import timestamp_ms, to_ms, to_unix_ms
+from arq.utils import timestamp_ms, to_unix_ms
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -29,7 +30,8 @@ _SUCCESSION_PAUSE = 0.02
 
 _KEYS = f"""
 local function keys(id)
-  return '{job_key_prefix}' .. id, '{in_progress_key_prefix}' .. id, '{retry_key_prefix}' .. id, '{result_key_prefix}' .. id
+  return '{job_key_prefix}' .. id, '{in_progress_key_prefix}' .. id,
+    '{retry_key_prefix}' .. id, '{result_key_prefix}' .. id
 end
 """
 # The same as ArqRedis.enqueue_job for many jobs. A job that is there already is the same one if it carries this run.
@@ -72,8 +74,8 @@ for _, id in ipairs(ARGV) do
 end
 return answers
 """
-# Whether nobody executes the job any more: it is removed then. Otherwise its worker is told to abort it, and what it would
-# take to execute it again is removed.
+# Whether nobody executes the job any more: it is removed then. Otherwise its worker is told to abort it, and what it
+# would take to execute it again is removed.
 _STOP = f"""{_KEYS}
 local answers = {{}}
 for i = 2, #ARGV do
@@ -207,9 +209,7 @@ class Jobs:
         async with self._reachable():
             await self._redis.zrem(abort_jobs_ss, *job_ids)
 
-    async def _enqueue_once(
-        self, jobs: Mapping[str, NewJob], refusals: dict[str, Exception]
-    ) -> dict[str, NewJob]:
+    async def _enqueue_once(self, jobs: Mapping[str, NewJob], refusals: dict[str, Exception]) -> dict[str, NewJob]:
         """Return the jobs that have to wait for another one of the same key."""
         rows: dict[str, list[Any]] = {}
         for run_id, job in jobs.items():
@@ -231,8 +231,9 @@ class Jobs:
         if options.get("_defer_until") is not None:
             score = to_unix_ms(options["_defer_until"])
         else:
-            score = now + (to_ms(options.get("_defer_by")) or 0)
-        expires = to_ms(options.get("_expires", job.expires)) or score - now + self._redis.expires_extra_ms
+            score = now + _milliseconds(options.get("_defer_by", 0))
+        limit = options.get("_expires", job.expires)
+        expires = score - now + self._redis.expires_extra_ms if limit is None else _milliseconds(limit)
         data = serialize_job(
             self._settings.function_name,
             (job.payload,),
@@ -272,7 +273,9 @@ class Jobs:
         """Return what a kept result says, without unpickling what anybody may have written to Redis."""
         name = self._settings.function_name
         if f"function {name!r} not found".encode() in kept:
-            return JobState("failed", reason=f"the ARQ worker has no function {name!r}; give it {name!r} or another queue")
+            return JobState(
+                "failed", reason=f"the ARQ worker has no function {name!r}; give it {name!r} or another queue"
+            )
         for reason in ("job expired", "retries exceeded"):
             if reason.encode() in kept:
                 return JobState("failed", reason=f"ARQ says: {reason}")
@@ -290,6 +293,10 @@ class Jobs:
             ) from error
         except RedisError as error:
             raise DeliveryError(f"Redis at {self._address()} refuses it: {error}") from error
+
+
+def _milliseconds(given: float | timedelta) -> int:
+    return round(1000 * (given.total_seconds() if isinstance(given, timedelta) else given))
 
 
 def _taken(job_id: str) -> DeliveryError:

@@ -141,7 +141,8 @@ def read_settings(config: Mapping[str, Any], *, name: str = "arq") -> Settings:
         if key in _ENQUEUING:
             example = _ENQUEUING[key][1]
             raise ConfigurationError(
-                f"{where}: {key} belongs below 'enqueue_options', for example 'enqueue_options': {{{key!r}: {example}}}."
+                f"{where}: {key} belongs below 'enqueue_options', for example "
+                f"'enqueue_options': {{{key!r}: {example}}}."
             )
         if key not in _OWN:
             raise ConfigurationError(f"{where}: {_unknown(key, (*_OWN, *_CORES))}")

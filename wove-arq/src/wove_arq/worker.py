@@ -34,7 +34,7 @@ from wove.integrations.worker import arun
 from wove_arq.connecting import to_json, to_redis_settings
 from wove_arq.settings import DEFAULT_FUNCTION_NAME, DEFAULT_QUEUE_NAME
 
-__all__ = ["execute", "from_json", "main", "make_settings", "payload_function", "run_payload", "settings", "to_json"]
+__all__ = ["execute", "from_json", "main", "make_settings", "payload_function", "run_payload", "to_json"]
 
 _MODULE = "wove_arq.worker"
 _DEFAULT_URL = "redis://localhost:6379/0"
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         raise SystemExit(f"python -m {_MODULE}: --url: {error}") from None
     logging.config.dictConfig(default_log_config(options.verbose))
-    create_worker(chosen).run()  # type: ignore[arg-type]
+    create_worker(chosen).run()
     return 0
 
 
