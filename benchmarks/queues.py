@@ -1,9 +1,9 @@
 """What Wove costs beside the native use of a task queue, both with the same worker.
 
 Run it with ``python benchmarks/queues.py`` in an environment with one or more of the adapters (``--only celery``,
-``--rounds N``); it prints a table for each and writes it to ``benchmarks/RESULTS.md``. Every module ``queues_<name>.py``
-whose imports succeed is measured. Jobs do nothing. Native and Wove are measured in turn, and what counts is the median
-of the ratios:
+``--rounds N``); it prints a table for each and writes it to ``benchmarks/RESULTS.md``. Every module that is called
+``queues_<name>.py`` and whose imports succeed is measured. Jobs do nothing. Native and Wove are measured in turn, and
+what counts is the median of the ratios:
 
 - *one task in a running weave*: 40 tasks, one after the other, in one weave, against 40 native round trips.
 - *one weave*: with one task, from ``with weave()`` to its result, after the first, against a native round trip.
@@ -136,7 +136,7 @@ def per_call(call: Callable[[], object], times: int) -> float:
 
 
 def measure(queue: Queue, rounds: int) -> list[tuple[str, float, float]]:
-    """Return the rows: what, median native cost, median cost with Wove; the costs in milliseconds or jobs per second."""
+    """Return the rows: what, the median native cost and that of Wove, in milliseconds or jobs per second."""
     pairs: dict[str, list[tuple[float, float]]] = {}
 
     def note(row: str, native: float, ours: float) -> None:
@@ -167,10 +167,9 @@ def table(rows: list[tuple[str, float, float]], bars: Bars) -> str:
     for (row, native, ours), bar in zip(rows, (bars.task, bars.weave, -bars.throughput), strict=True):
         ratio = ours / native
         met = ratio >= -bar if bar < 0 else ratio <= bar
-        sign = ">=" if bar < 0 else "<="
-        lines.append(
-            f"| {row} | {native:,.2f} | {ours:,.2f} | {ratio:.2f}x | {sign} {abs(bar):g}x | {'met' if met else 'missed'} |"
-        )
+        limit = f">= {-bar:g}x" if bar < 0 else f"<= {bar:g}x"
+        verdict = "met" if met else "missed"
+        lines.append(f"| {row} | {native:,.2f} | {ours:,.2f} | {ratio:.2f}x | {limit} | {verdict} |")
     return "\n".join(lines)
 
 

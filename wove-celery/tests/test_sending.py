@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import redis
 from celery_backend import HOST, RedisBroker, free_port
-from wove_celery import CeleryAdapter
 
 import wove
 from wove import weave
 from wove.errors import ConfigurationError, MissingDispatchFeatureError
 from wove.runtime import runtime
 from wove.testing import tasks
+from wove_celery import CeleryAdapter
 
 
 @pytest.fixture(autouse=True)

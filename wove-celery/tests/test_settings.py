@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from wove_celery.settings import Settings, read_settings
 
 from wove.errors import ConfigurationError
+from wove_celery.settings import Settings, read_settings
 
 REDIS = "redis://localhost:6379/0"
 

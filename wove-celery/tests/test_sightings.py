@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import pytest
+
 from wove_celery.sightings import LOST_SECONDS, News, RollCall, Sightings, read_roll_call
 
 

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from celery import Celery, bootsteps
 from celery.exceptions import Terminated
-from celery.signals import task_received, task_revoked, worker_init
+from celery.signals import task_received, task_revoked, task_unknown, worker_init
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.utils.limits import TokenBucket
@@ -216,6 +216,14 @@ def _on_task_revoked(sender: Any, request: Any, terminated: bool, expired: bool,
         presence.forget_result(request.id)
 
 
+def _on_task_unknown(sender: Any, name: str, id: str, **_: Any) -> None:
+    presence = _presences.get(sender.app)
+    if presence is not None:
+        hint = f"start it with: python -m wove_celery.worker --task-name {name}"
+        presence.ended(id, "failed", f"the worker knows no Celery task {name!r}; {hint}")
+
+
 worker_init.connect(_on_worker_init)
+task_unknown.connect(_on_task_unknown)
 task_received.connect(_on_task_received)
 task_revoked.connect(_on_task_revoked)

@@ -97,10 +97,10 @@ def _expiry(value: object) -> object:
 
 
 def _broker_url(value: object) -> str | list[str]:
-    urls = value if isinstance(value, list | tuple) else [value]
-    if not urls or not all(isinstance(url, str) and "://" in url for url in urls):
+    urls = [str(url) for url in value] if isinstance(value, list | tuple) else [str(value)]
+    if not urls or not all("://" in url for url in urls):
         raise Wrong("the URL of a broker, or a list of them")
-    return value if isinstance(value, str) else list(urls)
+    return value if isinstance(value, str) else urls
 
 
 def _anything(value: object) -> object:
