@@ -21,5 +21,7 @@ WOVE_CONFIG = {
         "rq": {"executor": "rq", "executor_config": {"redis_url": REDIS_URL}, "delivery_timeout": 120.0},
         # A Celery worker; start one with:  python -m wove_celery.worker -b redis://127.0.0.1:6379/0
         "celery": {"executor": "celery", "executor_config": {"broker_url": REDIS_URL}, "delivery_timeout": 120.0},
+        # A Taskiq worker; start one with:  python -m wove_taskiq.worker --url redis://127.0.0.1:6379/0
+        "taskiq": {"executor": "taskiq", "executor_config": {"broker": REDIS_URL}, "delivery_timeout": 120.0},
     },
 }

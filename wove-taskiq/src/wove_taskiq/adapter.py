@@ -1,0 +1,167 @@
+"""`TaskiqAdapter`: lets tasks of a weave run on Taskiq workers."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from wove.backend.threads import in_daemon_thread
+from wove.integrations.base import BackendAdapter
+from wove_taskiq.settings import read_settings
+
+if TYPE_CHECKING:
+    from wove_taskiq.jobs import Entry, Jobs
+
+# What is larger waits at the callback receiver instead: Taskiq encodes messages on the event loop, and a message is
+# named by its text when it has to be removed from a list.
+_LARGEST_PAYLOAD = 64 * 1024
+# Cancels of one moment, such as those of a whole map, become one conversation with Redis.
+_GATHER_SECONDS = 0.005
+_CLOSE_SECONDS = 3.0
+# How soon what is left in a stream of a task that has ended is removed.
+_SWEEP_SECONDS = 0.5
+_LAST_SWEEP_SECONDS = 0.3
+_LAST_PAUSE = 0.03
+
+_NOT_SEEN = (
+    "Taskiq keeps no record of who executes what. Missed heartbeats tell: set delivery_heartbeat_seconds for tasks "
+    "whose loss has to be noticed soon."
+)
+
+logger = logging.getLogger("wove")
+
+
+class Submitted:
+    """The handle of a message.
+
+    Attributes:
+        task_id: Taskiq's id.
+        entry: where the message is.
+    """
+
+    __slots__ = ("entry", "task_id")
+
+    def __init__(self, task_id: str, entry: "Entry") -> None:
+        self.task_id = task_id
+        self.entry = entry
+
+    def __repr__(self) -> str:
+        return f"<Taskiq task {self.task_id}>"
+
+
+class TaskiqAdapter(BackendAdapter):
+    """Submits tasks to Taskiq workers that have imported `wove_taskiq.worker`.
+
+    ``executor_config``: ``broker`` or ``task``; ``task_name``, ``queue_name``, ``labels``, ``stream``. The README has a
+    table.
+    """
+
+    required_modules = ("taskiq", "taskiq_redis")
+    install_hint = "pip install wove-taskiq"
+    max_payload_bytes = _LARGEST_PAYLOAD
+    capabilities = frozenset(
+        "cancel_queued cancel_running_async cancel_running_sync deduplicate graceful_stop max_argument_20mb "
+        "queues_without_worker separate_process".split()
+    )
+    limitations = {  # noqa: RUF012
+        "detect_dead_process": _NOT_SEEN,
+        "detect_dead_worker": _NOT_SEEN,
+        "detect_lost_job": _NOT_SEEN,
+    }
+
+    _jobs: "Jobs | None" = None
+    _gathering: asyncio.Task[None] | None = None
+    _sweeping: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Check the configuration, connect to the broker and start it.
+
+        Raises:
+            ConfigurationError: a key is missing or wrong; the message names it and shows an example.
+            ConnectionError: the broker cannot be reached; the message names it, without credentials.
+        """
+        self._unwanted: list[Entry] = []
+        settings = read_settings(self.config, name=self.name)
+        # Taskiq takes a while to import.
+        jobs = await in_daemon_thread(import_module, "wove_taskiq.jobs")
+        self._jobs = jobs.Jobs(settings)
+        await self._connected.connect()
+
+    async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> Submitted:
+        """Send one message; its id is the run's.
+
+        Raises:
+            ConnectionError: the broker cannot be reached.
+            DeliveryError: it, or a middleware of the project, refuses the task.
+        """
+        (result,) = await self.submit_many([(payload, frame)])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def submit_many(
+        self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]
+    ) -> Sequence[Submitted | Exception]:
+        """Send several messages in one go."""
+        jobs = [(str(frame["run_id"]), payload) for payload, frame in submissions]
+        entries = await self._connected.send(jobs)
+        if self._connected.has_sent and (self._sweeping is None or self._sweeping.done()):
+            self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
+        return [
+            entry if isinstance(entry, Exception) else Submitted(run_id, entry)
+            for (run_id, _), entry in zip(jobs, entries, strict=True)
+        ]
+
+    async def cancel(self, run_id: str, submission: Any, frame: dict[str, Any]) -> None:
+        """Remove a message that no worker has taken. A worker that has is told by the answer to its next event."""
+        if not isinstance(submission, Submitted) or submission.entry.item is None:
+            return
+        self._unwanted.append(submission.entry)
+        if self._gathering is None:
+            self._gathering = asyncio.get_running_loop().create_task(self._remove_soon())
+        await asyncio.shield(self._gathering)
+
+    async def close(self) -> None:
+        """Remove what there is to be removed, then close the connections."""
+        if self._jobs is None:
+            return
+        if self._gathering is not None:
+            await asyncio.wait([self._gathering], timeout=_CLOSE_SECONDS)
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.wait([self._sweeping], timeout=_CLOSE_SECONDS)
+            await self._sweep_at_last()
+        await self._jobs.close()
+
+    @property
+    def _connected(self) -> "Jobs":
+        if self._jobs is None:
+            raise RuntimeError(f"The adapter {self.name!r} has not been started.")
+        return self._jobs
+
+    async def _remove_soon(self) -> None:
+        await asyncio.sleep(_GATHER_SECONDS)
+        unwanted, self._unwanted = self._unwanted, []
+        self._gathering = None
+        await self._connected.remove(unwanted)
+
+    async def _sweep(self) -> None:
+        while self._connected.has_sent:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            await self._sweep_once()
+
+    async def _sweep_at_last(self) -> None:
+        """Wait a moment for workers that are about to acknowledge what they have reported."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _LAST_SWEEP_SECONDS
+        await self._sweep_once()
+        while self._connected.has_sent and loop.time() < deadline:
+            await asyncio.sleep(_LAST_PAUSE)
+            await self._sweep_once()
+
+    async def _sweep_once(self) -> None:
+        try:
+            await self._connected.sweep()
+        except Exception as error:  # Redis is away for a moment, perhaps.
+            logger.debug("Removing acknowledged tasks from the stream failed: %s", error)
