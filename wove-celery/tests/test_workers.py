@@ -1,0 +1,201 @@
+"""What the kit does not ask for: the worker's commands, the project's own app, limits, and deaths of other kinds."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
+from celery_backend import CeleryDeployment, RabbitBroker, RedisBroker, Stand, own_command
+
+import wove
+from wove.errors import DeliveryOrphanedError, TaskCancelledError
+from wove.testing import tasks
+from wove.testing.stage import Stage, poll_until
+
+SECONDS = 30.0
+
+
+def app_command(directory: Path, url: str) -> Sequence[str]:
+    """The command of a project that has an app with a result backend."""
+    source = f"""
+        from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
+
+        app = Celery("shop", broker={url!r}, backend={url!r})
+        """
+    (directory / "shop.py").write_text("\n".join(line.strip() for line in source.splitlines()))
+    start = [sys.executable, "-m", "celery", "--workdir", str(directory), "-A", "shop", "worker"]
+    return [*start, "-I", "wove_celery.worker", "--without-mingle"]
+
+
+@pytest.fixture
+def staged() -> Iterator[Callable[[CeleryDeployment], Stage]]:
+    """Returns a function that starts a deployment's worker and configures Wove for it."""
+    stages: list[Stage] = []
+
+    def stage(deployment: CeleryDeployment) -> Stage:
+        deployment.ensure_worker()
+        stages.append(Stage(deployment, seconds=SECONDS).__enter__())
+        return stages[-1]
+
+    yield stage
+    for each in stages:
+        each.__exit__(None, None, None)
+
+
+Staged = Callable[[CeleryDeployment], Stage]
+
+
+# --- the worker's commands ---
+
+
+def test_the_own_command_serves_another_task_name(stand: Stand, redis_server: RedisBroker, staged: Staged) -> None:
+    arguments = ("--task-name", "myapp.wove_task")
+    stage = staged(stand.deployment(redis_server, command=own_command, arguments=arguments))
+    stage.configure(task_name="myapp.wove_task")
+    assert stage.call(tasks.add, left=1, right=2) == 3
+    stage.configure()
+    assert stage.call(tasks.add, left=1, right=2) == 3, "and the default one"
+
+
+def test_a_task_name_that_no_worker_knows_is_said(stand: Stand, redis_server: RedisBroker, staged: Staged) -> None:
+    arguments = ("--task-name", "myapp.wove_task")
+    stage = staged(stand.deployment(redis_server, command=own_command, arguments=arguments))
+    stage.configure(task_name="myapp.other")
+    error = stage.begin(tasks.add, left=1, right=2).failure(SECONDS)
+    assert isinstance(error, DeliveryOrphanedError)
+    assert "knows no Celery task 'myapp.other'" in str(error)
+    assert "--task-name myapp.other" in str(error)
+
+
+def test_the_project_s_own_app_on_both_sides(
+    stand: Stand, redis_server: RedisBroker, staged: Staged, tmp_path: Path
+) -> None:
+    deployment = stand.deployment(redis_server, command=partial(app_command, tmp_path))
+    stage = staged(deployment)
+    url = redis_server.celery_url()
+    app = Celery("shop", broker=url, backend=url, set_as_current=False)
+    wove.config(environments={"shop": {"executor": "celery", "executor_config": {"app": app}}})
+    assert stage.call(tasks.add, {"environment": "shop"}, left=1, right=2) == 3
+    before = set(deployment.leftovers())
+    values = stage.begin_map(tasks.double, range(5), {"environment": "shop"}).result(SECONDS)
+    assert values == [0, 2, 4, 6, 8]
+    assert set(deployment.leftovers()) <= before
+
+
+def test_revoked_tasks_leave_no_results_behind(
+    stand: Stand, redis_server: RedisBroker, staged: Staged, tmp_path: Path
+) -> None:
+    deployment = stand.deployment(redis_server, command=partial(app_command, tmp_path))
+    stage = staged(deployment)
+    assert stage.call(tasks.add, left=1, right=2) == 3
+    before = set(deployment.leftovers())
+    board = stage.board.address
+    running = [stage.begin(tasks.wait_at, board=board, label="running") for _ in range(2)]
+    stage.board.wait_for("running", count=2, seconds=SECONDS)
+    # The worker has two processes, so this one waits in its main process.
+    waiting = stage.begin(tasks.attend, board=board, label="waiting")
+    stage.journal.wait_for_submission("attend", seconds=SECONDS)
+    for weave in (waiting, *running):
+        weave.abandon()
+        assert weave.wait(SECONDS)
+    poll_until(lambda: set(deployment.leftovers()) <= before, seconds=SECONDS, what="nothing is left")
+    assert stage.board.visits("waiting") == []
+
+
+# --- what stops a task ---
+
+
+def test_a_cancelled_task_ends_with_its_process_unless_that_is_switched_off(
+    stand: Stand, redis_server: RedisBroker, staged: Staged
+) -> None:
+    stage = staged(stand.deployment(redis_server, pool="prefork"))
+    endings = []
+    for terminate in (True, False):
+        stage.configure(terminate_on_cancel=terminate)
+        options = {"delivery_heartbeat_seconds": 1.5}
+        running = stage.begin(tasks.wait_at, options, board=stage.board.address, label=f"terminate {terminate}")
+        (visit,) = stage.board.wait_for(f"terminate {terminate}", seconds=SECONDS)
+        running.abandon()
+        endings.append(stage.board.wait_for_end(visit, seconds=SECONDS))
+    assert endings == ["stopped: SystemExit", "stopped: TaskStopped"]
+
+
+def test_a_hard_time_limit_ends_the_task(stand: Stand, redis_server: RedisBroker, staged: Staged) -> None:
+    stage = staged(stand.deployment(redis_server, pool="prefork"))
+    stage.configure(time_limit=1)
+    error = stage.begin(tasks.wait_at, board=stage.board.address, label="limited").failure(SECONDS)
+    # The process is told with SIGTERM first, and says goodbye.
+    assert isinstance(error, TaskCancelledError)
+
+
+def test_a_soft_time_limit_is_raised_in_the_task(stand: Stand, redis_server: RedisBroker, staged: Staged) -> None:
+    stage = staged(stand.deployment(redis_server, pool="prefork"))
+    stage.configure(soft_time_limit=1)
+    error = stage.begin(tasks.wait_at, board=stage.board.address, label="limited").failure(SECONDS)
+    assert isinstance(error, SoftTimeLimitExceeded)
+
+
+# --- deaths ---
+
+
+@pytest.mark.parametrize("broker", ["redis_server", "rabbitmq_server"])
+def test_the_death_of_a_prefork_process_is_the_reason_of_the_error(
+    stand: Stand, broker: str, staged: Staged, request: pytest.FixtureRequest
+) -> None:
+    deployment = stand.deployment(request.getfixturevalue(broker), pool="prefork")
+    stage = staged(deployment)
+    running = stage.begin(tasks.wait_at, board=stage.board.address, label="doomed")
+    (visit,) = stage.board.wait_for("doomed", seconds=SECONDS)
+    deployment.kill_process(visit.pid)
+    error = running.failure(SECONDS)
+    assert isinstance(error, DeliveryOrphanedError)
+    assert error.state == "failed"
+    assert "signal 9" in str(error.reason)
+
+
+def test_what_a_dead_worker_had_prefetched_is_lost_with_redis(
+    stand: Stand, redis_server: RedisBroker, staged: Staged
+) -> None:
+    deployment = stand.deployment(redis_server, pool="prefork")
+    stage = staged(deployment)
+    board = stage.board.address
+    running = [stage.begin(tasks.wait_at, board=board, label="running") for _ in range(2)]
+    stage.board.wait_for("running", count=2, seconds=SECONDS)
+    prefetched = stage.begin(tasks.attend, board=board, label="prefetched")
+    poll_until(
+        lambda: deployment.worker.output().count("Task attend[") >= 1, seconds=SECONDS, what="the worker has taken it"
+    )
+    deployment.kill_worker()
+    for weave in (prefetched, *running):
+        assert "has not been heard of" in str(weave.failure(SECONDS))
+    assert stage.board.visits("prefetched") == []
+
+
+def test_a_task_of_a_dead_worker_runs_once_more_and_no_oftener(
+    stand: Stand, rabbitmq_server: RabbitBroker, staged: Staged, tmp_path: Path
+) -> None:
+    """The broker delivers a late-acknowledged message again, and the weave's own policy submits another one."""
+    url = rabbitmq_server.celery_url()
+    source = ("from celery import Celery", f"app = Celery(broker={url!r})", "app.conf.task_acks_late = True")
+    (tmp_path / "late.py").write_text("\n".join(source))
+    start = [sys.executable, "-m", "celery", "--workdir", str(tmp_path), "-A", "late", "worker"]
+    command = [*start, "-I", "wove_celery.worker", "--without-mingle"]
+    deployment = stand.deployment(rabbitmq_server, command=lambda url: command)
+    stage = staged(deployment)
+    options: dict[str, Any] = {"delivery_orphan_policy": "requeue", "delivery_heartbeat_seconds": 1.5}
+    running = stage.begin(tasks.wait_at, options, board=stage.board.address, label="again")
+    stage.wait_until_known(tasks.wait_at, "again")
+    deployment.kill_worker()
+    stage.journal.wait_for_submission("wait_at", count=2, seconds=SECONDS)
+    deployment.ensure_worker()
+    stage.board.wait_for("again", count=2, seconds=SECONDS)
+    # The next task has been taken after both messages of the first one.
+    assert stage.call(tasks.add, left=1, right=2) == 3
+    stage.board.release("again")
+    assert running.result(SECONDS) == "released"
+    assert len(stage.board.visits("again")) == 2
