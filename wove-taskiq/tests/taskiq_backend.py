@@ -36,6 +36,12 @@ class RedisServer:
         """Return a client, to be closed by the caller."""
         return Redis(HOST, self.port, decode_responses=True)
 
+    def wait_until_deserted(self) -> None:
+        """Return when no worker waits for a message."""
+        with self.client() as client:
+            while client.info("clients")["blocked_clients"]:
+                time.sleep(0.01)
+
     def contents(self) -> set[str]:
         """Return what is there on behalf of jobs. An empty stream is a queue, which the workers made."""
         found: set[str] = set()
@@ -213,6 +219,8 @@ class TaskiqDeployment(Deployment):
         """Kill the worker and its processes."""
         self._terminated = False
         self.worker.kill()
+        # Redis would give the next message of a list to a process that is just dying.
+        self.server.wait_until_deserted()
 
     def terminate_worker(self) -> None:
         """Begin a warm shutdown."""

@@ -67,7 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     # The processes that Taskiq starts make their own brokers.
     os.environ.update({name: value for name, value in changes.items() if value})
-    return WorkerCMD().exec([f"{_MODULE}:{make_broker.__name__}", _MODULE, *others]) or 0
+    for name in options.task_name:
+        # A process that is forked does not import the tasks again.
+        register(name)
+    return WorkerCMD().exec([f"{_MODULE}:{make_broker.__name__}", _MODULE, *_defaults(others), *others]) or 0
+
+
+def _defaults(others: Sequence[str]) -> list[str]:
+    """Return options for a worker that serves Wove, as far as the command line leaves them open."""
+    if any(each.startswith("--max-async-tasks") for each in others):
+        return []
+    # Taskiq's own, 100, is for coroutines; a process that has so many threads at work gets slower.
+    return ["--max-async-tasks", "10"]
 
 
 def _parser() -> argparse.ArgumentParser:
