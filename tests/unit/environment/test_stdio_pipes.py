@@ -93,12 +93,12 @@ async def test_what_was_written_when_the_reader_had_gone_was_not_read() -> None:
     assert (pipe.writer.closed, pipe.closed) == (True, 1)
 
 
-async def test_writing_to_a_closed_pipe_does_nothing() -> None:
+async def test_what_is_written_into_a_closed_pipe_is_never_read() -> None:
     pipe = Pipe()
     pipe.writer.close()
     pipe.writer.write([b"x"])
     pipe.writer.close()
-    assert pipe.writer.position == 0
+    assert (pipe.writer.position, pipe.writer.received) == (1, 0)
     os.close(pipe.source)
 
 

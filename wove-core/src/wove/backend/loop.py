@@ -76,7 +76,12 @@ class IOLoop:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
         await self.loop.shutdown_asyncgens()
-        await self.loop.shutdown_default_executor()
+        try:
+            await self.loop.shutdown_default_executor()
+        except RuntimeError:
+            # At the interpreter's exit some versions (seen with Python 3.12.1) start no thread any more, not even the
+            # one that waits for the others. By then concurrent.futures has ended those by itself.
+            pass
 
 
 _lock = threading.Lock()

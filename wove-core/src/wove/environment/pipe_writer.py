@@ -51,13 +51,13 @@ class PipeWriter:
         return self._received if self.closed else self._taken - _unread(self._fd)
 
     def write(self, buffers: Sequence[bytes | memoryview]) -> None:
-        """Write buffers one after the other. Does nothing when the writer is closed.
+        """Write buffers one after the other. When the writer is closed they only count.
 
         What follows within the same turn of the loop goes out at its end, in one system call.
         """
+        self.position += sum(map(len, buffers))
         if self._fd < 0:
             return
-        self.position += sum(map(len, buffers))
         if not self._queue and not self._held:
             buffers = remaining(buffers, self._try(buffers))
             if self.closed:

@@ -10,6 +10,7 @@ from wove.backend.frames import deserialize_event, frame_from_bytes
 from wove.backend.framing import Frame, pack
 from wove.backend.stdio_codec import RETURNED, Part, command_line, pack_run, recall_command, unpack_event
 from wove.backend.task_threads import DEFAULT_THREADS
+from wove.backend.threads import in_daemon_thread
 from wove.backend.types import FINAL_EVENTS
 from wove.environment.stdio_run import StdioRun
 from wove.environment.stdio_settings import StdioSettings
@@ -66,9 +67,10 @@ class PooledWorker:
 
         Raises:
             OSError: it cannot be started.
+            RuntimeError: the interpreter is about to exit.
         """
         command = self._settings.command
-        starting = self._loop.run_in_executor(None, command.start)
+        starting = self._loop.create_task(in_daemon_thread(command.start))
         try:
             started = await asyncio.shield(starting)
         except asyncio.CancelledError:
@@ -232,6 +234,6 @@ def _import_path() -> list[str]:
     return [os.path.abspath(place) for place in map(str, sys.path)]
 
 
-def _discard(starting: "asyncio.Future[StartedWorker]") -> None:
+def _discard(starting: "asyncio.Task[StartedWorker]") -> None:
     if not starting.cancelled() and starting.exception() is None:
         starting.result().discard()

@@ -126,18 +126,18 @@ class WorkerPool:
     async def _start(self, worker: PooledWorker) -> None:
         try:
             await worker.start()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             self._workers.remove(worker)
             for run in list(worker.runs.values()):
                 run.fail(cannot_start(run.environment, self._settings, error))
             self.has_room()
 
 
-def cannot_start(environment: str, settings: StdioSettings, error: OSError) -> ConfigurationError:
+def cannot_start(environment: str, settings: StdioSettings, error: OSError | RuntimeError) -> ConfigurationError:
     """Return the error for a worker command that the system refuses to start."""
     return ConfigurationError(
-        f"Environment {environment!r}: the worker command ({settings.command}) cannot be started: {error.strerror}: "
-        f"{error.filename!r}. Check executor_config['command'] and that the program is installed and executable."
+        f"Environment {environment!r}: the worker command ({settings.command}) cannot be started ({error}). "
+        "Check executor_config['command'] and that the program is installed and executable."
     )
 
 

@@ -6,6 +6,8 @@ import os
 import sys
 from collections import deque
 
+from wove.backend.threads import in_daemon_thread
+
 LINES_KEPT = 20
 LONGEST_LINE = 500
 _CHUNK = 1 << 14
@@ -25,7 +27,7 @@ class WorkerStderr:
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._partial = ""
         self._loop = asyncio.get_running_loop()
-        self._passing: asyncio.Future[None] | None = None
+        self._passing: asyncio.Task[None] | None = None
         self._closed = False
         os.set_blocking(fd, False)
         self._loop.add_reader(fd, self._readable)
@@ -51,16 +53,16 @@ class WorkerStderr:
         while len(chunks) < _MOST_CHUNKS_AT_CLOSE and (chunk := self._read()):
             chunks.append(chunk)
         if chunks:
-            await self._loop.run_in_executor(None, _write, self._taken(b"".join(chunks)))
+            await _pass_on(self._taken(b"".join(chunks)))
 
     def _readable(self) -> None:
         # Removed at the end of the stream too: it would be readable for ever.
         self._loop.remove_reader(self._fd)
         if chunk := self._read():
-            self._passing = self._loop.run_in_executor(None, _write, self._taken(chunk))
+            self._passing = self._loop.create_task(_pass_on(self._taken(chunk)))
             self._passing.add_done_callback(self._passed)
 
-    def _passed(self, passing: "asyncio.Future[None]") -> None:
+    def _passed(self, passing: "asyncio.Task[None]") -> None:
         self._passing = None
         if not self._closed:
             self._loop.add_reader(self._fd, self._readable)
@@ -78,6 +80,13 @@ class WorkerStderr:
             self.keep(line.rstrip("\r"))
         self._partial = partial[:LONGEST_LINE]
         return text
+
+
+async def _pass_on(text: str) -> None:
+    try:
+        await in_daemon_thread(_write, text)
+    except RuntimeError:  # At the interpreter's exit no thread can be started any more.
+        _write(text)
 
 
 def _write(text: str) -> None:
