@@ -1,6 +1,7 @@
 """Streams of a project, served by Taskiq's own command: nothing gets lost before the first worker, nothing stays."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,14 @@ PATH = "project_brokers:stream_broker"
 
 
 @pytest.fixture
-def deployment(redis_server: RedisServer, tmp_path: Path, request: pytest.FixtureRequest) -> TaskiqDeployment:
-    deployment = TaskiqDeployment(
-        redis_server, tmp_path, command=taskiq_command(PATH), config={"stream": True, "queue_name": "project-stream"}
-    )
-    request.addfinalizer(deployment.close)
-    request.addfinalizer(wove.shutdown)
+def deployment(redis_server: RedisServer, tmp_path: Path) -> Iterator[TaskiqDeployment]:
+    config = {"stream": True, "queue_name": "project-stream"}
+    deployment = TaskiqDeployment(redis_server, tmp_path, command=taskiq_command(PATH), config=config)
     here = {"executor": "local"}
     wove.config(default_environment="here", environments={"here": here, "there": deployment.environment()})
-    return deployment
+    yield deployment
+    wove.shutdown()
+    deployment.close()
 
 
 def test_a_task_that_is_sent_before_the_first_worker_is_executed(deployment: TaskiqDeployment) -> None:
