@@ -13,25 +13,21 @@ A worker of its own is one line, either of these; see `main` and `make_settings`
 """
 
 import argparse
-import asyncio
 import json
-import logging
 import logging.config
 import os
 import pickle
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arq.constants import in_progress_key_prefix
 from arq.logs import default_log_config
 from arq.worker import Function, create_worker, func
-from redis.exceptions import RedisError
 
 from wove.errors import ConfigurationError
 from wove.integrations.worker import arun
 from wove_arq.connecting import to_json, to_redis_settings
+from wove_arq.presence import presence_of
 from wove_arq.settings import DEFAULT_FUNCTION_NAME, DEFAULT_QUEUE_NAME
 
 __all__ = ["execute", "from_json", "main", "make_settings", "payload_function", "run_payload", "to_json"]
@@ -40,13 +36,8 @@ _MODULE = "wove_arq.worker"
 _DEFAULT_URL = "redis://localhost:6379/0"
 URL_VARIABLE, QUEUE_VARIABLE = "WOVE_REDIS_URL", "WOVE_ARQ_QUEUE"
 
-# A job counts as running for this long after its worker's last sign of life; ARQ starts it again afterwards.
-_ALIVE_SECONDS = 6.0
-_SIGN_SECONDS = 1.5
 # The weave decides how long a task may take.
 _LONGEST_JOB = 7 * 24 * 3600
-
-logger = logging.getLogger("wove")
 
 
 async def execute(ctx: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
@@ -56,7 +47,8 @@ async def execute(ctx: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
         ctx: ARQ's context of the job.
         payload: what the adapter enqueued.
     """
-    async with _signs_of_life(ctx.get("redis"), ctx.get("job_id")):
+    redis = ctx["redis"]
+    with presence_of(redis).of(ctx["job_id"], redis):
         await arun(payload)
 
 
@@ -71,30 +63,6 @@ def payload_function(name: str) -> Function:
 
 
 run_payload = payload_function(DEFAULT_FUNCTION_NAME)
-
-
-@asynccontextmanager
-async def _signs_of_life(redis: Any, job_id: str | None) -> AsyncIterator[None]:
-    """Keep ARQ's mark of a running job for a few seconds at a time, so that it does not outlive a dead worker."""
-    over = asyncio.Event()
-    signing = asyncio.get_running_loop().create_task(_sign(redis, f"{in_progress_key_prefix}{job_id}", over))
-    try:
-        yield
-    finally:
-        over.set()
-        await signing
-
-
-async def _sign(redis: Any, key: str, over: asyncio.Event) -> None:
-    while redis is not None and not over.is_set():
-        try:
-            await redis.pexpire(key, int(_ALIVE_SECONDS * 1000))
-        except (RedisError, OSError) as error:
-            logger.debug("Renewing %s failed: %s", key, error)
-        try:
-            await asyncio.wait_for(over.wait(), _SIGN_SECONDS)
-        except TimeoutError:
-            pass
 
 
 def from_json(data: bytes) -> dict[str, Any]:

@@ -1,0 +1,84 @@
+"""The ways to start a worker, beside those of the conformance tests."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from arq.connections import RedisSettings, create_pool
+from arq.worker import create_worker
+from arq_backend import ARQDeployment, RedisServer, arq_command
+
+import wove
+from wove_arq.worker import make_settings, payload_function, run_payload
+
+Deploy = Callable[..., ARQDeployment]
+
+
+@pytest.fixture
+def deploy(redis_server: RedisServer, tmp_path: Path) -> Iterator[Deploy]:
+    @contextmanager
+    def opened() -> Iterator[Deploy]:
+        made: list[ARQDeployment] = []
+
+        def deploy(**settings: Any) -> ARQDeployment:
+            made.append(ARQDeployment(redis_server, tmp_path, **settings))
+            return made[-1]
+
+        try:
+            yield deploy
+        finally:
+            wove.shutdown()
+            for each in made:
+                each.close()
+
+    with opened() as deploy:
+        yield deploy
+
+
+def _double(environment: dict[str, Any]) -> object:
+    environments = {"here": {"executor": "local"}, "jobs": environment}
+    wove.config(default_environment="here", environments=environments)
+    with wove.weave(number=21) as w:
+
+        @w.do(environment="jobs", delivery_timeout=30.0)
+        def doubled(number: int) -> int:
+            return 2 * number
+
+    return w.result["doubled"]
+
+
+def test_arqs_command_takes_the_shipped_settings(deploy: Deploy) -> None:
+    deployment = deploy(command=arq_command("wove_arq.worker.settings"))
+    deployment.ensure_worker()
+    assert _double(deployment.environment()) == 42
+
+
+async def test_a_pool_that_belongs_to_another_loop_serves(deploy: Deploy, redis_server: RedisServer) -> None:
+    deployment = deploy()
+    deployment.ensure_worker()
+    pool = await create_pool(RedisSettings(port=redis_server.port))
+    environment = {"executor": "arq", "executor_config": {"pool": pool}}
+    wove.config(default_environment="here", environments={"here": {"executor": "local"}, "pooled": environment})
+    for _ in range(2):
+        async with wove.weave(number=21) as w:
+
+            @w.do(environment="pooled", delivery_timeout=30.0)
+            def doubled(number: int) -> int:
+                return 2 * number
+
+        assert w.result["doubled"] == 42
+    await pool.aclose(close_connection_pool=True)
+
+
+def test_settings_are_what_arq_expects_and_may_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WOVE_REDIS_URL", "redis://redis.example:6380/1")
+    monkeypatch.setenv("WOVE_ARQ_QUEUE", "reports")
+    settings = make_settings(functions=[run_payload, payload_function("other")], poll_delay=2.0)
+    assert settings["redis_settings"] == RedisSettings(host="redis.example", port=6380, database=1)
+    worker = create_worker(settings, handle_signals=False)
+    assert worker.queue_name == "reports"
+    assert worker.poll_delay_s == 2.0
+    assert list(worker.functions) == ["wove.run", "other"]
+    worker.loop.close()
