@@ -19,6 +19,8 @@ WOVE_CONFIG = {
         },
         # RQ workers; start one with:  python -m wove_rq.worker --url redis://127.0.0.1:6379/0
         "rq": {"executor": "rq", "executor_config": {"redis_url": REDIS_URL}, "delivery_timeout": 120.0},
+        # An ARQ worker; start one with:  python -m wove_arq.worker --url redis://127.0.0.1:6379/0
+        "arq": {"executor": "arq", "executor_config": {"redis_settings": REDIS_URL}, "delivery_timeout": 120.0},
         # A Celery worker; start one with:  python -m wove_celery.worker -b redis://127.0.0.1:6379/0
         "celery": {"executor": "celery", "executor_config": {"broker_url": REDIS_URL}, "delivery_timeout": 120.0},
         # A Taskiq worker; start one with:  python -m wove_taskiq.worker --url redis://127.0.0.1:6379/0

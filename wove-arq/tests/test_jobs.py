@@ -18,7 +18,6 @@ from wove_arq.jobs import Jobs, NewJob
 from wove_arq.presence import Presence
 from wove_arq.settings import read_settings
 
-
 # ARQ's worker calls a method that its redis client has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")
 
@@ -47,8 +46,8 @@ def _job(name: str, *, key: str | None = None) -> NewJob:
 async def _poll_until(ask: Callable[[], Awaitable[int]], limit: int) -> None:
     """Return when an answer is not larger than the limit."""
     async with asyncio.timeout(5.0):
-        while await ask() > limit:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110
+        while await ask() > limit:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def _work(redis_server: RedisServer, **settings: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from arq.connections import RedisSettings, create_pool
 from arq.worker import create_worker
-from arq_backend import ARQDeployment, RedisServer, arq_command
+from arq_backend import ARQDeployment, RedisServer, arq_command, own_command
 
 import wove
 from wove_arq.worker import make_settings, payload_function, run_payload
@@ -38,11 +38,12 @@ def deploy(redis_server: RedisServer, tmp_path: Path) -> Iterator[Deploy]:
 
 
 def _double(environment: dict[str, Any]) -> object:
-    environments = {"here": {"executor": "local"}, "jobs": environment}
+    name = environment["executor_config"].get("queue_name", "jobs")
+    environments = {"here": {"executor": "local"}, name: environment}
     wove.config(default_environment="here", environments=environments)
     with wove.weave(number=21) as w:
 
-        @w.do(environment="jobs", delivery_timeout=30.0)
+        @w.do(environment=name, delivery_timeout=30.0)
         def doubled(number: int) -> int:
             return 2 * number
 
@@ -51,6 +52,14 @@ def _double(environment: dict[str, Any]) -> object:
 
 def test_arqs_command_takes_the_shipped_settings(deploy: Deploy) -> None:
     deployment = deploy(command=arq_command("wove_arq.worker.settings"))
+    deployment.ensure_worker()
+    assert _double(deployment.environment()) == 42
+
+
+def test_the_own_line_serves_another_queue_and_function_with_json(deploy: Deploy, redis_server: RedisServer) -> None:
+    options = ["--queue-name", "reports", "--function-name", "report", "--json"]
+    config = {"queue_name": "reports", "function_name": "report", "job_serializer": "json"}
+    deployment = deploy(command=own_command(redis_server.url(), *options), config=config)
     deployment.ensure_worker()
     assert _double(deployment.environment()) == 42
 
