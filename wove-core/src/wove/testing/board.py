@@ -14,6 +14,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+# The board has taken note of a visit; the visitor may go on.
+_SEEN, _GO = b"+", b"go\n"
+
 
 class Visit:
     """One task that reported in.
@@ -84,7 +87,7 @@ class Board:
             self._released.add(label)
             waiting = [connection for visit, connection in self._connections.items() if visit.label == label]
         for connection in waiting:
-            _tell(connection)
+            _send(connection, _GO)
 
     def close(self) -> None:
         """Let everybody go on and stop listening."""
@@ -116,8 +119,9 @@ class Board:
             self._connections[visit] = connection
             released = visit.label in self._released
             self._changed.notify_all()
+        _send(connection, _SEEN)
         if released:
-            _tell(connection)
+            _send(connection, _GO)
 
     def _left(self, visit: Visit, how: str) -> None:
         with self._changed:
@@ -160,9 +164,9 @@ class _Server(socketserver.ThreadingTCPServer):
         """Say nothing: a visitor that breaks off is what many tests are about."""
 
 
-def _tell(connection: socket.socket) -> None:
+def _send(connection: socket.socket, word: bytes) -> None:
     try:
-        connection.sendall(b"go\n")
+        connection.sendall(word)
     except OSError:
         pass
 
@@ -184,9 +188,8 @@ class Attendance:
 
     def __init__(self, address: str, label: str) -> None:
         host, _, port = address.rpartition(":")
-        self.connection = socket.create_connection((host, int(port)), timeout=10.0)
-        self.connection.sendall(json.dumps({"label": label, "pid": os.getpid()}).encode() + b"\n")
-        self._released = False
+        self._label = label
+        self._connection = socket.create_connection((host, int(port)), timeout=10.0)
 
     def __enter__(self) -> Self:
         return self
@@ -196,31 +199,37 @@ class Attendance:
     ) -> None:
         word = "released" if kind is None else f"stopped: {kind.__name__}"
         try:
-            self.connection.sendall(word.encode() + b"\n")
+            self._connection.sendall(word.encode() + b"\n")
         except OSError:
             pass
-        self.connection.close()
+        self._connection.close()
 
-    def poll(self, seconds: float) -> bool:
-        """Wait that long at the most and tell whether the board has let the task go on, or is gone."""
-        self.connection.settimeout(seconds)
+    def report_in(self) -> None:
+        """Return when the board has taken note. Inside of the block, so that whatever comes next is told as well."""
+        self._connection.sendall(json.dumps({"label": self._label, "pid": os.getpid()}).encode() + b"\n")
+        self._connection.recv(len(_SEEN))
+
+    def wait(self) -> None:
+        """Report in and block until released. Python code runs every few milliseconds, so it can be interrupted."""
+        self.report_in()
+        self._connection.settimeout(0.02)
+        while not self._is_released():
+            time.sleep(0)
+
+    async def wait_later(self) -> None:
+        """Report in and wait in a coroutine until released."""
+        self.report_in()
+        self._connection.setblocking(False)
         try:
-            self.connection.recv(64)
+            await asyncio.get_running_loop().sock_recv(self._connection, len(_GO))
+        except OSError:
+            pass
+
+    def _is_released(self) -> bool:
+        try:
+            self._connection.recv(len(_GO))
         except TimeoutError:
             return False
         except OSError:
             pass
         return True
-
-    def wait(self) -> None:
-        """Block until released. Python code runs every few milliseconds, so that it can be interrupted anywhere."""
-        while not self.poll(0.02):
-            time.sleep(0)
-
-    async def wait_later(self) -> None:
-        """Wait in a coroutine until released."""
-        self.connection.setblocking(False)
-        try:
-            await asyncio.get_running_loop().sock_recv(self.connection, 64)
-        except OSError:
-            pass

@@ -78,7 +78,8 @@ def run_asyncio() -> str:
 
 def attend(board: str, label: str) -> int:
     """Report in, go on at once and return the process id."""
-    with Attendance(board, label):
+    with Attendance(board, label) as attendance:
+        attendance.report_in()
         return os.getpid()
 
 
