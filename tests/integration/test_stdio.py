@@ -476,6 +476,24 @@ def test_a_program_that_ends_at_once_fails_every_task_and_is_not_tried_for_ever(
         assert len(starts.read_text()) <= 3
 
 
+def test_a_worker_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
+    command = script(
+        tmp_path,
+        f"""
+        import os, pathlib, signal
+        mark = pathlib.Path({str(tmp_path / "mark")!r})
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        from wove.stdio_worker import main
+        main()
+        """,
+    )
+    with Session(command=command) as session:
+        runs = [session.start(lambda number: number, number=number) for number in range(10)]
+        assert [session.result(run_id) for run_id in runs] == list(range(10))
+
+
 def test_a_worker_that_always_dies_before_it_begins_is_not_replaced_for_ever(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     hello = '{"type": "hello", "framing": "wove-1"}'

@@ -209,7 +209,7 @@ class PooledWorker:
         """Return the runs that end with the process: those that may have begun, or all of them if it is of no use to
         try again.
         """
-        if not end.was_ready:
+        if end.hopeless:
             return dict(self.runs)
         begun = {run.run_id: run for run in self._begun() if run.sent_until <= end.received}
         if begun:
@@ -220,7 +220,7 @@ class PooledWorker:
 
     def _on_exit(self, end: WorkerExit) -> None:
         lost = self._lost_with(end)
-        again = [run for run_id, run in self.runs.items() if run_id not in lost or (end.was_ready and run.requeue())]
+        again = [run for run_id, run in self.runs.items() if run_id not in lost or (not end.hopeless and run.requeue())]
         self.runs.clear()
         self._in_threads = 0
         for run in lost.values():

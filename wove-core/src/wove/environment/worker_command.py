@@ -108,6 +108,11 @@ class WorkerExit:
             return f"exited with code {self.code}"
         return f"was ended by {_signal_name(-self.code)}"
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether the next process would end in the same way: it gave up by itself before it said anything."""
+        return not self.was_ready and self.code >= 0
+
     def advice(self) -> str:
         """Return what to do about it."""
         if not self.was_ready:

@@ -90,7 +90,7 @@ class WorkerPool:
         """
         self._workers.remove(worker)
         self._take_back(again)
-        if not end.was_ready and not self._workers:
+        if end.hopeless and not self._workers:
             waiting, self._waiting = self._waiting, {}
             for run in waiting.values():
                 run.lost(self._settings.command, end)
