@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ _LARGEST_PAYLOAD = 64 * 1024
 _GATHER_SECONDS = 0.005
 _CLOSE_SECONDS = 3.0
 # How soon what is left in a stream of a task that has ended is removed.
-_SWEEP_SECONDS = 0.5
+_SWEEP_SECONDS, _LONGEST_PAUSE = 0.5, 5.0
 _LAST_SWEEP_SECONDS = 0.3
 _LAST_PAUSE = 0.03
 
@@ -82,6 +82,7 @@ class TaskiqAdapter(BackendAdapter):
             ConnectionError: the broker cannot be reached; the message names it, without credentials.
         """
         self._unwanted: list[Entry] = []
+        self._pause = _SWEEP_SECONDS
         settings = read_settings(self.config, name=self.name)
         # Taskiq takes a while to import.
         jobs = await in_daemon_thread(import_module, "wove_taskiq.jobs")
@@ -106,6 +107,11 @@ class TaskiqAdapter(BackendAdapter):
         """Send several messages in one go."""
         jobs = [(str(frame["run_id"]), payload) for payload, frame in submissions]
         entries = await self._connected.send(jobs)
+        self._pause = _SWEEP_SECONDS
+        for (_, frame), entry in zip(submissions, entries, strict=True):
+            is_detached = (frame.get("delivery") or {}).get("delivery_orphan_policy") == "detach"
+            if is_detached and not isinstance(entry, Exception):
+                self._connected.let_outlive(entry)
         if self._connected.has_sent and (self._sweeping is None or self._sweeping.done()):
             self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
         return [
@@ -148,20 +154,22 @@ class TaskiqAdapter(BackendAdapter):
 
     async def _sweep(self) -> None:
         while self._connected.has_sent:
-            await asyncio.sleep(_SWEEP_SECONDS)
-            await self._sweep_once()
+            await asyncio.sleep(self._pause)
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            await self._tidy(self._connected.sweep)
 
     async def _sweep_at_last(self) -> None:
         """Wait a moment for workers that are about to acknowledge what they have reported."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _LAST_SWEEP_SECONDS
-        await self._sweep_once()
+        await self._tidy(self._connected.sweep)
         while self._connected.has_sent and loop.time() < deadline:
             await asyncio.sleep(_LAST_PAUSE)
-            await self._sweep_once()
+            await self._tidy(self._connected.sweep)
+        await self._tidy(self._connected.abandon)
 
-    async def _sweep_once(self) -> None:
+    async def _tidy(self, removal: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._connected.sweep()
+            await removal()
         except Exception as error:  # Redis is away for a moment, perhaps.
-            logger.debug("Removing acknowledged tasks from the stream failed: %s", error)
+            logger.debug("Removing old tasks from the stream failed: %s", error)

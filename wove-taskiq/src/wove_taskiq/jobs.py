@@ -57,6 +57,7 @@ class Jobs:
         self._is_stream = kick is RedisStreamBroker.kick
         self._started = False
         self._sent: dict[str, set[bytes]] = {}
+        self._outliving: set[bytes] = set()
 
     @property
     def has_sent(self) -> bool:
@@ -183,10 +184,30 @@ class Jobs:
         return done
 
     def _forget(self, queue: str, items: set[bytes]) -> None:
+        self._outliving -= items
         left = self._sent.get(queue, set())
         left -= items
         if not left:
             self._sent.pop(queue, None)
+
+    def let_outlive(self, entry: Entry) -> None:
+        """Keep `abandon` from removing a message."""
+        if entry.item is not None and self._is_stream:
+            self._outliving.add(entry.item)
+
+    async def abandon(self) -> None:
+        """Remove from the streams what workers have not acknowledged: they are dead, or nobody waits for them any more.
+
+        Raises:
+            ConnectionError: Redis cannot be reached.
+        """
+        async with self._reachable():
+            for queue, items in list(self._sent.items()):
+                left = items - self._outliving
+                if left:
+                    await self._redis().xack(queue, self._stream.consumer_group_name, *left)
+                    await self._redis().xdel(queue, *left)
+                    self._forget(queue, left)
 
     async def close(self) -> None:
         """Close the broker's connections."""
