@@ -28,6 +28,8 @@ class TestProjectWorker(AdapterConformance):
     heartbeat_seconds = 1.5
     outage_seconds = 2.0
     stop_seconds = 2.0
+    # ARQ is asked every other second, and the mark of a running job lasts for six.
+    dead_job_seconds = 20.0
 
     @pytest.fixture
     def deployment(self, project: ARQDeployment) -> ARQDeployment:

@@ -81,7 +81,7 @@ async def test_a_pool_that_belongs_to_another_loop_serves(deploy: Deploy, redis_
     await pool.aclose(close_connection_pool=True)
 
 
-def test_settings_are_what_arq_expects_and_may_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_settings_are_what_arq_expects_and_may_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WOVE_REDIS_URL", "redis://redis.example:6380/1")
     monkeypatch.setenv("WOVE_ARQ_QUEUE", "reports")
     settings = make_settings(functions=[run_payload, payload_function("other")], poll_delay=2.0)
@@ -90,4 +90,3 @@ def test_settings_are_what_arq_expects_and_may_be_changed(monkeypatch: pytest.Mo
     assert worker.queue_name == "reports"
     assert worker.poll_delay_s == 2.0
     assert list(worker.functions) == ["wove.run", "other"]
-    worker.loop.close()

@@ -5,8 +5,8 @@ By itself the mark lasts as long as a job may take, and only then is the job of 
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,8 +16,6 @@ from redis.exceptions import RedisError
 # How long a job counts as running after its worker's last sign of life.
 _ALIVE_SECONDS = 6.0
 _SIGN_SECONDS = 1.5
-# Jobs that begin within this time, or are over within it, need no question to Redis of their own.
-_GATHER_SECONDS = 0.1
 
 logger = logging.getLogger("wove")
 
@@ -28,48 +26,51 @@ class Presence:
     def __init__(self) -> None:
         self._running: set[str] = set()
         self._fresh: set[str] = set()
+        self._showing: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         self._signing: asyncio.Task[None] | None = None
 
-    @contextmanager
-    def of(self, job_id: str, redis: Any) -> Iterator[None]:
-        """Show for the time of a ``with`` block that a job is executed.
+    @asynccontextmanager
+    async def of(self, job_id: str, redis: Any) -> AsyncIterator[None]:
+        """Show for the time of an ``async with`` block, and from its very beginning, that a job is executed.
 
         Args:
             job_id: ARQ's id.
             redis: the worker's pool.
         """
         self._running.add(job_id)
-        self._fresh.add(job_id)
         self._idle.clear()
         if self._signing is None or self._signing.done():
             self._signing = asyncio.get_running_loop().create_task(self._sign(redis))
         try:
+            await self._show(job_id, redis)
             yield
         finally:
             self._running.discard(job_id)
             if not self._running:
                 self._idle.set()
 
+    async def _show(self, job_id: str, redis: Any) -> None:
+        """Tell Redis of a job, together with the others that begin while it is being told of earlier ones."""
+        self._fresh.add(job_id)
+        while job_id in self._fresh:
+            if self._showing is None or self._showing.done():
+                self._showing = asyncio.get_running_loop().create_task(self._show_fresh(redis))
+            await asyncio.shield(self._showing)
+
+    async def _show_fresh(self, redis: Any) -> None:
+        fresh, self._fresh = self._fresh, set()
+        await _renew(fresh, redis)
+
     async def _sign(self, redis: Any) -> None:
-        now = asyncio.get_running_loop().time
-        due = now() + _SIGN_SECONDS
         while self._running:
             try:
-                await asyncio.wait_for(self._idle.wait(), _GATHER_SECONDS)
+                await asyncio.wait_for(self._idle.wait(), _SIGN_SECONDS)
             except TimeoutError:
-                pass
-            signed = self._fresh & self._running
-            self._fresh.clear()
-            if now() >= due:
-                due = now() + _SIGN_SECONDS
-                signed = set(self._running)
-            await _renew(signed, redis)
+                await _renew(set(self._running), redis)
 
 
 async def _renew(job_ids: set[str], redis: Any) -> None:
-    if not job_ids:
-        return
     try:
         async with redis.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:

@@ -48,7 +48,7 @@ async def execute(ctx: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
         payload: what the adapter enqueued.
     """
     redis = ctx["redis"]
-    with presence_of(redis).of(ctx["job_id"], redis):
+    async with presence_of(redis).of(ctx["job_id"], redis):
         await arun(payload)
 
 
