@@ -56,6 +56,7 @@ class Jobs:
         self._is_list = kick is ListQueueBroker.kick
         self._is_stream = kick is RedisStreamBroker.kick
         self._started = False
+        self._client: Redis | None = None
         self._sent: dict[str, set[bytes]] = {}
         self._outliving: set[bytes] = set()
 
@@ -218,7 +219,10 @@ class Jobs:
         return str(message.labels.get("queue_name") or getattr(self._broker, "queue_name", ""))
 
     def _redis(self) -> Any:
-        return Redis(connection_pool=cast("ListQueueBroker", self._broker).connection_pool)
+        # Making a client takes as long as sending a message.
+        if self._client is None:
+            self._client = Redis(connection_pool=cast("ListQueueBroker", self._broker).connection_pool)
+        return self._client
 
     @property
     def _stream(self) -> RedisStreamBroker:
