@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -84,13 +83,52 @@ def _members(client: Any, key: str) -> list[str]:
 
 
 class RabbitBroker(Broker):
-    """rabbitmq-server as a node of its own."""
+    """rabbitmq-server as a node of its own, with an Erlang port mapper of its own. It takes some seconds to start.
+
+    Args:
+        directory: for its data.
+    """
 
     url = "amqp://guest:guest@127.0.0.1:{port}//"
 
-    def __init__(self, port: int, environment: dict[str, str]) -> None:
-        super().__init__(port)
-        self._environment = environment
+    def __init__(self, directory: Path) -> None:
+        super().__init__(free_port(HOST))
+        self._mapper = str(free_port(HOST))
+        (directory / "rabbitmq.conf").write_text("")
+        self._environment = {
+            **os.environ,
+            "HOME": str(directory),
+            "RABBITMQ_NODENAME": f"wove{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": HOST,
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(free_port(HOST)),
+            "RABBITMQ_MNESIA_BASE": str(directory / "data"),
+            "RABBITMQ_LOG_BASE": str(directory / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
+            "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
+            "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "ERL_EPMD_PORT": self._mapper,
+            "ERL_EPMD_ADDRESS": HOST,
+        }
+        with (directory / "output").open("wb") as output:
+            self._process = subprocess.Popen(
+                [str(_RABBITMQ / "rabbitmq-server")],
+                env=self._environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def wait(self) -> None:
+        """Return when it takes connections."""
+        _wait_for_port(self.port, self._process, seconds=90.0)
+
+    def close(self) -> None:
+        """End the node and the port mapper that it started."""
+        self._process.terminate()
+        self._process.wait()
+        mapper = require_program("epmd", install="apt-get install rabbitmq-server")
+        subprocess.run([mapper, "-port", self._mapper, "-kill"], capture_output=True, check=False)
 
     def contents(self) -> set[str]:
         """Return the queues, and the messages in each but those of the event channel."""
@@ -111,6 +149,11 @@ class RabbitBroker(Broker):
                 connection.default_channel.queue_delete(name)
 
 
+def has_rabbit() -> bool:
+    """Tell whether RabbitMQ is installed, as Debian does it."""
+    return (_RABBITMQ / "rabbitmq-server").exists()
+
+
 @contextmanager
 def redis_broker(directory: Path) -> Iterator[RedisBroker]:
     """Run a Redis server."""
@@ -124,40 +167,6 @@ def redis_broker(directory: Path) -> Iterator[RedisBroker]:
     finally:
         process.terminate()
         process.wait()
-
-
-@contextmanager
-def rabbit_broker(directory: Path) -> Iterator[RabbitBroker]:
-    """Run a RabbitMQ node, which takes some seconds to start, with an Erlang port mapper of its own."""
-    require_program("rabbitmq-server", install="apt-get install rabbitmq-server")
-    port, mapper = free_port(HOST), free_port(HOST)
-    (directory / "rabbitmq.conf").write_text("")
-    environment = {
-        **os.environ,
-        "HOME": str(directory),
-        "RABBITMQ_NODENAME": f"wove{port}@localhost",
-        "RABBITMQ_NODE_IP_ADDRESS": HOST,
-        "RABBITMQ_NODE_PORT": str(port),
-        "RABBITMQ_DIST_PORT": str(free_port(HOST)),
-        "RABBITMQ_MNESIA_BASE": str(directory / "data"),
-        "RABBITMQ_LOG_BASE": str(directory / "log"),
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
-        "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
-        "RABBITMQ_CONF_ENV_FILE": os.devnull,
-        "ERL_EPMD_PORT": str(mapper),
-        "ERL_EPMD_ADDRESS": HOST,
-    }
-    with (directory / "output").open("wb") as output:
-        command = [str(_RABBITMQ / "rabbitmq-server")]
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
-        try:
-            _wait_for_port(port, process, seconds=90.0)
-            yield RabbitBroker(port, environment)
-        finally:
-            process.terminate()
-            process.wait()
-            mapper_program = shutil.which("epmd") or "epmd"
-            subprocess.run([mapper_program, "-port", str(mapper), "-kill"], capture_output=True, check=False)
 
 
 def free_port(host: str) -> int:

@@ -1,7 +1,7 @@
 """Proves the adapter with Wove's conformance kit, on both brokers and with both kinds of pools."""
 
 import pytest
-from celery_backend import CeleryDeployment, RabbitBroker, RedisBroker, Stand
+from celery_backend import CeleryDeployment, RabbitBroker, RedisBroker, Stand, own_command
 
 from wove.testing import AdapterConformance
 from wove_celery import CeleryAdapter
@@ -27,11 +27,11 @@ class TestRedisPrefork(OnCelery):
 
 
 class TestRabbitThreads(OnCelery):
-    """The same with the other broker and the other pool."""
+    """The other broker and the other pool; the worker is started by Wove's own command."""
 
     adapter_class = CeleryAdapter
     subject = "celery (RabbitMQ, threads)"
 
     @pytest.fixture
     def deployment(self, stand: Stand, rabbitmq_server: RabbitBroker) -> CeleryDeployment:
-        return stand.deployment(rabbitmq_server, pool="threads")
+        return stand.deployment(rabbitmq_server, pool="threads", command=own_command)

@@ -157,7 +157,9 @@ class Presence:
         runs: list[str] = []
         waiting: list[str] = []
         for run_id, request in self._held.items():
-            starts = request not in state.scheduled_requests and len(runs) < slots
+            # One with an ETA is reserved when that has come.
+            due = request.eta is None or request in state.reserved_requests
+            starts = due and len(runs) < slots
             (runs if starts else waiting).append(run_id)
         return runs, waiting
 
