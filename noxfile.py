@@ -208,15 +208,16 @@ def build(session: nox.Session) -> None:
 @nox.session(python=MAIN)
 @nox.parametrize("name", [nox.param(name, id=name.removeprefix("wove-")) for name in ADAPTERS])
 def adapter(session: nox.Session, name: str) -> None:
-    """Test one adapter against wheels: core, that adapter, and nothing else of ours."""
+    """Check and test one adapter against wheels: core, that adapter, and nothing else of ours."""
     session.install("build[uv]")
     wheels = _build_wheels(session, [CORE, name], Path(session.create_tmp()) / "wheels")
     session.install(
         f"{CORE}[dispatch] @ {wheels[CORE].as_uri()}",
         f"{name} @ {wheels[name].as_uri()}",
-        *_groups("test"),
+        *_groups("test", "types"),
         *_groups("test", folder=ROOT / name),
     )
+    session.run("mypy", f"{name}/src", f"{name}/tests")
     session.run("pytest", f"{name}/tests", *session.posargs)
 
 
