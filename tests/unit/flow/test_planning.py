@@ -400,14 +400,19 @@ def test_debug_prints_the_plan_before_the_tasks_run(capsys: pytest.CaptureFixtur
         def doubled(row: int) -> int:
             return row
 
+        @w.do("numbers")
+        def squared(number: int) -> int:
+            return number
+
     assert w.result.exception is None
     assert capsys.readouterr().out == ""
     lines = seen[0].splitlines()
-    assert re.fullmatch(r"Weave \w+: 3 tasks in 3 tiers", lines[0])
+    assert re.fullmatch(r"Weave \w+: 4 tasks in 3 tiers", lines[0])
     rows_of = {line.split()[1]: line for line in lines[2:]}
     assert re.fullmatch(r" +1 +account +sync +default +- +rows", rows_of["account"])
     assert re.fullmatch(r" +2 +rows +async, 2 items +default +account +doubled", rows_of["rows"])
     assert re.fullmatch(r" +3 +doubled +sync, mapped +default +rows +-", rows_of["doubled"])
+    assert re.fullmatch(r" +1 +squared +sync, 3 items +default +- +-", rows_of["squared"])
 
 
 def test_without_debug_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,7 +127,7 @@ def make_plan(
         if not settings.is_local:
             environments[settings.name] = settings.definition
         runs.append(TaskRun(node, effective, environment=settings.name, is_local=settings.is_local, context=context))
-    _ask_plugins(hooks, weave, graph, runs, options)
+    _ask_plugins(hooks, weave, graph, runs, values, options)
     engine = Engine(
         weave,
         hooks=hooks,
@@ -159,20 +159,26 @@ async def execute(plan: Plan, result: WoveResult) -> None:
 
 
 def _ask_plugins(
-    hooks: "ActiveHooks", weave: str, graph: Graph, runs: Sequence[TaskRun], options: WeaveOptions
+    hooks: "ActiveHooks",
+    weave: str,
+    graph: Graph,
+    runs: Sequence[TaskRun],
+    values: Mapping[str, Any],
+    options: WeaveOptions,
 ) -> None:
     if hooks.wove_veto is None and hooks.wove_weave_planned is None:
         return
-    plan = cast("ExecutionPlan", {**graph.plan(), "tasks": {run.name: _planned(run) for run in runs}})
+    plan = cast("ExecutionPlan", {**graph.plan(), "tasks": {run.name: _planned(run, values) for run in runs}})
     if hooks.wove_veto is not None:
         hooks.wove_veto(weave=weave, plan=plan)
     if hooks.wove_weave_planned is not None:
         hooks.wove_weave_planned(weave=weave, plan=plan, options=options)
 
 
-def _planned(run: TaskRun) -> dict[str, object]:
+def _planned(run: TaskRun, values: Mapping[str, Any]) -> dict[str, object]:
     spec = run.node.spec
-    items = None if spec.source_name is not None else plain_items(spec.source)
+    # What a task is going to return, nobody knows yet.
+    items = plain_items(run.source([], values)) if spec.mapped and run.node.source_task is None else None
     return {
         "sync": not spec.is_async,
         "mapped": spec.mapped,

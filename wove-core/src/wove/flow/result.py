@@ -87,7 +87,7 @@ class WoveResult:
     def __getitem__(self, name: str) -> Any:
         run = self._runs.get(name)
         if run is None:
-            raise KeyError(f"No task named {name!r}.{did_you_mean(str(name), self._runs)}")
+            raise KeyError(_unknown(str(name), self._runs))
         if run.state is TaskState.DONE:
             return run.value
         self._unread = False
@@ -100,7 +100,7 @@ class WoveResult:
         if name.startswith("__"):
             raise AttributeError(name)
         if name not in self.__dict__.get("_runs", {}):
-            raise AttributeError(f"No task named {name!r}.{did_you_mean(name, self.__dict__.get('_runs', {}))}")
+            raise AttributeError(_unknown(name, self.__dict__.get("_runs", {})))
         return self[name]
 
     def __iter__(self) -> Iterator[Any]:
@@ -126,6 +126,15 @@ class WoveResult:
 
 # Names that can be no task's, because they mean something else on a result.
 RESERVED = frozenset(dir(WoveResult())) | {"data"}
+
+
+def _unknown(name: str, runs: Mapping[str, TaskRun]) -> str:
+    if runs:
+        return f"No task named {name!r}.{did_you_mean(name, runs)}"
+    return (
+        f"No task named {name!r} has run here. Tasks run when the block of their weave ends, and those of fork=True in "
+        "another process, where on_done gets their results."
+    )
 
 
 def _failure_of(run: TaskRun) -> BaseException:
