@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import wove
 from wove import serialization
 from wove.errors import MissingDispatchFeatureError, SerializationError
 from wove.serialization import decode, describe, dump_pieces, dumps, encode, loads, require_serializer
@@ -54,6 +55,12 @@ def test_functions_that_only_this_process_knows_travel() -> None:
 
     assert asyncio.run(_round_trip(add)(2)) == 42
     assert _round_trip(lambda number: number * 2)(21) == 42
+
+
+def test_a_function_of_the_program_that_names_the_package_travels() -> None:
+    program: dict[str, Any] = {"__name__": "__main__"}
+    exec("import wove\ndef task(rows):\n    return wove.flatten(rows), wove", program)
+    assert _round_trip(program["task"])([[1], [2]]) == ([1, 2], wove)
 
 
 def test_large_bytes_are_passed_on_without_a_copy() -> None:

@@ -87,6 +87,10 @@ class _Package(ModuleType):
         if not (name in _HOMES and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # A task that says `wove.merge` refers to this module, and pickles know how to name exact `ModuleType`s only.
+        return __import__, (self.__name__,)
+
 
 sys.modules[__name__].__class__ = _Package
 
