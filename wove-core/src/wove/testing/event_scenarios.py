@@ -76,6 +76,12 @@ class EventScenarios(Conformance):
             proxy.add(Fault("lose_answer", event="task_started"))
             proxy.add(Fault("lose_answer", event="task_result"))
             assert stage.call(tasks.add, left=1, right=2) == 3
+            # A worker that finds the proxy gone repeats itself for minutes, and takes no other task meanwhile.
+            poll_until(
+                lambda: sum(bool(request.statuses) for request in proxy.requests("task_result")) == 2,
+                seconds=self.step_seconds,
+                what="the result has been repeated",
+            )
         (run_id,) = stage.journal.run_ids("add")
         assert stage.journal.events(run_id).count("task_result") == 1
 
