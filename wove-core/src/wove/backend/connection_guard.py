@@ -74,6 +74,7 @@ class ConnectionGuard(asyncio.Protocol):
         self._transport: asyncio.BaseTransport | None = None
         self._answers: _Gathered | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
         self._closed = closed
         self._working = 0
         self._seconds = limits.head_seconds
@@ -82,7 +83,7 @@ class ConnectionGuard(asyncio.Protocol):
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Pass a request to the application."""
-        self._stop_clock()
+        self._deadline = None
         self._working += 1
         if self._answers is not None:
             self._answers.gather()
@@ -113,7 +114,7 @@ class ConnectionGuard(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._working:
-            if self._timer is None:
+            if self._deadline is None:
                 self._start_clock()
             self._bytes -= len(data)
             if self._bytes < 0:
@@ -126,7 +127,8 @@ class ConnectionGuard(asyncio.Protocol):
         return closes
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_clock()
+        if self._timer is not None:
+            self._timer.cancel()
         self._closed(self)
         self._protocol.connection_lost(exc)
 
@@ -143,12 +145,24 @@ class ConnectionGuard(asyncio.Protocol):
         self._bytes = _HEAD_BYTES + left_over
 
     def _start_clock(self) -> None:
-        self._timer = self._loop.call_later(self._seconds, self.abort)
+        self._deadline = self._loop.time() + self._seconds
+        # A timer for each request would cost more than the rest of this class: one goes on from request to request.
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._set_timer(self._deadline)
 
-    def _stop_clock(self) -> None:
+    def _set_timer(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer = self._loop.call_at(when, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        if self._deadline <= self._loop.time():
+            self.abort()
+        else:
+            self._set_timer(self._deadline)
 
 
 def _content_length(scope: MutableMapping[str, Any]) -> int:

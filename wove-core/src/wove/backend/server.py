@@ -221,7 +221,8 @@ def _configure(limits: ReceiveLimits) -> "tuple[Config, ServerState]":
     from wove.backend.app import build_callback_app
 
     config = Config(
-        build_callback_app(limits),
+        # Without the application's two middlewares, which have nothing to do here and take a tenth of each event.
+        build_callback_app(limits).router,
         ws="none",
         lifespan="off",
         interface="asgi3",

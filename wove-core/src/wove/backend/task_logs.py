@@ -28,7 +28,6 @@ class _ForwardingHandler(logging.Handler):
         super().__init__()
         self._users = 0
         self._guard = threading.Lock()
-        self._set_level = False
 
     def emit(self, record: logging.LogRecord) -> None:
         forward = _forward.get()
@@ -50,9 +49,9 @@ class _ForwardingHandler(logging.Handler):
             if self._users > 1:
                 return
             logging.getLogger().addHandler(self)
+            # It stays: setting a level empties the caches of all loggers.
             if logging.getLogger(LOGGER).level == logging.NOTSET:
                 logging.getLogger(LOGGER).setLevel(logging.INFO)
-                self._set_level = True
 
     def detach(self) -> None:
         with self._guard:
@@ -60,9 +59,6 @@ class _ForwardingHandler(logging.Handler):
             if self._users:
                 return
             logging.getLogger().removeHandler(self)
-            if self._set_level:
-                logging.getLogger(LOGGER).setLevel(logging.NOTSET)
-                self._set_level = False
 
 
 _handler = _ForwardingHandler()
