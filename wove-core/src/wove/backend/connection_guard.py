@@ -17,7 +17,7 @@ _DISCARDED_BYTES = 16 * MIB
 
 
 class _Gathered:
-    """A transport that writes the parts of an answer, its head and its body, with one system call.
+    """A transport that writes the head of an answer and the first part of its body with one system call.
 
     Used on the event loop of its connection.
     """
@@ -27,7 +27,7 @@ class _Gathered:
         self._parts: list[bytes] | None = None
 
     def gather(self) -> None:
-        """Keep what is written until `flush`."""
+        """Keep the next thing that is written until another one follows, or until `flush`."""
         self._parts = []
 
     def flush(self) -> None:
@@ -39,6 +39,8 @@ class _Gathered:
     def write(self, data: bytes) -> None:
         if self._parts is not None:
             self._parts.append(data)
+            if len(self._parts) > 1:
+                self.flush()
         elif isinstance(self._transport, asyncio.Transport):
             self._transport.write(data)
 
