@@ -9,11 +9,12 @@ from pathlib import Path
 
 import dispatch_callbacks
 import dispatch_network
+import dispatch_stdio
 from measure import Job, measure, run_job, table, write_section
 
 HERE = Path(__file__)
-JOBS: dict[str, Job] = {**dispatch_callbacks.JOBS, **dispatch_network.JOBS}
-CASES = [*dispatch_callbacks.CASES, *dispatch_network.CASES]
+JOBS: dict[str, Job] = {**dispatch_callbacks.JOBS, **dispatch_stdio.JOBS, **dispatch_network.JOBS}
+CASES = [*dispatch_callbacks.CASES, *dispatch_stdio.CASES, *dispatch_network.CASES]
 
 
 def main() -> None:
