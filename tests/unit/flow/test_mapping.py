@@ -238,6 +238,29 @@ def test_coroutines_that_are_not_awaited_after_a_failure_do_not_complain(options
     assert isinstance(w.result.exception, ValueError)
 
 
+def test_coroutines_of_a_map_that_another_task_cuts_short_do_not_complain() -> None:
+    began, failing = threading.Event(), threading.Event()
+
+    def fetch(number: int) -> Any:
+        began.set()
+        failing.wait()
+        return asyncio.sleep(0, number)
+
+    with weave(max_workers=2) as w:
+        # So many that the other task has failed before the last one.
+        w.do(range(1_000_000), workers=1)(lambda number: fetch(number))
+
+        @w.do
+        async def fails() -> None:
+            await asyncio.to_thread(began.wait)
+            failing.set()
+            raise LookupError
+
+    assert isinstance(w.result.exception, LookupError)
+    del w
+    gc.collect()
+
+
 @every_way
 @pytest.mark.parametrize("value", [5, None, object()])
 def test_a_source_task_whose_result_cannot_be_iterated_over_is_a_type_error_of_the_map(

@@ -42,6 +42,7 @@ class Runner:
         self._on_loop_again: set[int] = set()
         self._ended: deque[tuple[TaskRun, Outcome]] = deque()
         self._collecting = False
+        self._closed = False
         self._interrupt: KeyboardInterrupt | None = None
 
     async def run(self) -> None:
@@ -64,7 +65,11 @@ class Runner:
             raise
         finally:
             self._blame()
-            await self._engine.close()
+            try:
+                await self._engine.close()
+            finally:
+                self._closed = True
+                self._discard_late()
         if self._interrupt is not None:
             raise self._interrupt
 
@@ -122,6 +127,9 @@ class Runner:
 
     def _hand_over(self, run: TaskRun, outcome: Outcome) -> None:
         self._ended.append((run, outcome))
+        if self._closed:
+            self._discard_late()
+            return
         # One wake-up of the loop serves all that ends until it is awake.
         if not self._collecting:
             self._collecting = True
@@ -137,6 +145,15 @@ class Runner:
                 self._await_value(run, value)
             else:
                 self._report(run, (value, failure))
+
+    def _discard_late(self) -> None:
+        """Forget what threads hand over after the end; called from them, too."""
+        while True:
+            try:
+                _, (value, _) = self._ended.popleft()
+            except IndexError:
+                return
+            discard(value)
 
     def _await_value(self, run: TaskRun, value: Any) -> None:
         self._spawn(run, self._called(run, lambda: value, {}))

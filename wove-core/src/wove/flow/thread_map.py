@@ -61,11 +61,13 @@ class ThreadMap:
         self._source = _in_context(source, self._run.context.copy()) if items is None else iter(items)
         self._over = self._engine.loop.create_future()
         self._add_thread()
+        wanted = False
         try:
             await self._over
+            wanted = not self._failures and not self._cut_short
         finally:
             self._give_up()
-            if self._failures or self._over.cancelled():
+            if not wanted:
                 for value in self._results:
                     discard(value)
         if self._failures:
