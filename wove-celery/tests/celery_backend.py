@@ -349,6 +349,21 @@ def own_command(url: str) -> Sequence[str]:
     return [sys.executable, "-m", "wove_celery.worker", "-b", url]
 
 
+def app_command(directory: Path, url: str, *lines: str) -> Sequence[str]:
+    """Return the command of a project that has an app of its own, with a result backend on Redis.
+
+    Args:
+        directory: where the project's module is written to.
+        url: the broker.
+        lines: configure `app` further.
+    """
+    backend = url if url.startswith("redis") else None
+    source = ["from celery import Celery", f"app = Celery('shop', broker={url!r}, backend={backend!r})", *lines]
+    (directory / "shop.py").write_text("\n".join([*source, ""]))
+    start = [sys.executable, "-m", "celery", "--workdir", str(directory), "-A", "shop", "worker"]
+    return [*start, "-I", "wove_celery.worker", "--without-mingle"]
+
+
 class Stand:
     """Keeps one deployment at a time: the tests of one class share it, and the next class gets another.
 

@@ -45,3 +45,9 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     stand = Stand(tmp_path_factory.mktemp("workers"))
     yield stand
     stand.clear()
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a project that has a Celery app of its own."""
+    return tmp_path_factory.mktemp("project")

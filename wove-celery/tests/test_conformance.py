@@ -1,10 +1,49 @@
-"""Proves the adapter with Wove's conformance kit, on both brokers and with both kinds of pools."""
+"""Proves the adapter with Wove's conformance kit, on both brokers and with both kinds of pools.
+
+Two classes run the whole kit. The two others run the scenarios in which broker and pool matter together; where outcomes
+are recorded for the documentation's table, they run the whole kit too.
+"""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
 import pytest
-from celery_backend import CeleryDeployment, RabbitBroker, RedisBroker, Stand, own_command
+from celery_backend import CeleryDeployment, RabbitBroker, RedisBroker, Stand, app_command, own_command
 
 from wove.testing import AdapterConformance
 from wove_celery import CeleryAdapter
+
+C = TypeVar("C", bound=type[AdapterConformance])
+
+CHOSEN = frozenset(
+    {
+        "test_a_synchronous_task_returns_its_value",
+        "test_an_asynchronous_task_returns_its_value",
+        "test_a_map_returns_its_values_in_order",
+        "test_a_killed_process_is_reported_by_the_backend",
+        "test_a_killed_worker_is_reported_by_the_backend",
+        "test_a_job_that_ends_without_an_event_is_reported",
+        "test_a_terminated_worker_reports_or_finishes_its_task",
+        "test_a_running_synchronous_task_stops_when_its_weave_is_cancelled",
+        "test_a_running_coroutine_stops_when_its_weave_is_cancelled",
+        "test_a_task_that_was_given_up_in_the_queue_never_runs",
+        "test_a_payload_that_is_submitted_twice_runs_once",
+        "test_nothing_is_left_in_the_backend",
+    }
+)
+
+
+def only_chosen(suite: C) -> C:
+    """Hide the other scenarios of a class from pytest, unless outcomes are recorded."""
+    scenarios = {name for name in dir(suite) if name.startswith("test_")}
+    if not scenarios >= CHOSEN:
+        raise ValueError(f"The kit has no scenarios of these names: {sorted(CHOSEN - scenarios)}")
+    if "WOVE_CONFORMANCE_OUTCOMES" not in os.environ:
+        for name in scenarios - CHOSEN:
+            setattr(suite, name, None)
+    return suite
 
 
 class OnCelery(AdapterConformance):
@@ -26,8 +65,20 @@ class TestRedisPrefork(OnCelery):
         return stand.deployment(redis_server, pool="prefork")
 
 
+@only_chosen
+class TestRedisThreads(OnCelery):
+    """The worker is started by Celery's own command for a project's app."""
+
+    adapter_class = CeleryAdapter
+    subject = "celery (Redis, threads)"
+
+    @pytest.fixture
+    def deployment(self, stand: Stand, redis_server: RedisBroker, project: Path) -> CeleryDeployment:
+        return stand.deployment(redis_server, pool="threads", command=partial(app_command, project))
+
+
 class TestRabbitThreads(OnCelery):
-    """The other broker and the other pool; the worker is started by Wove's own command."""
+    """The worker is started by Wove's own command."""
 
     adapter_class = CeleryAdapter
     subject = "celery (RabbitMQ, threads)"
@@ -35,3 +86,15 @@ class TestRabbitThreads(OnCelery):
     @pytest.fixture
     def deployment(self, stand: Stand, rabbitmq_server: RabbitBroker) -> CeleryDeployment:
         return stand.deployment(rabbitmq_server, pool="threads", command=own_command)
+
+
+@only_chosen
+class TestRabbitPrefork(OnCelery):
+    """The worker is started by Celery's own command for a project's app."""
+
+    adapter_class = CeleryAdapter
+    subject = "celery (RabbitMQ, prefork)"
+
+    @pytest.fixture
+    def deployment(self, stand: Stand, rabbitmq_server: RabbitBroker, project: Path) -> CeleryDeployment:
+        return stand.deployment(rabbitmq_server, pool="prefork", command=partial(app_command, project))

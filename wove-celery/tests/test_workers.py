@@ -1,6 +1,5 @@
 """What the kit does not ask for: the worker's commands, the project's own app, limits, and deaths of other kinds."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,27 +8,21 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
-from celery_backend import CeleryDeployment, RabbitBroker, RedisBroker, Stand, own_command
+from celery_backend import CeleryDeployment, RabbitBroker, RedisBroker, Stand, app_command, own_command
 
 import wove
 from wove.errors import DeliveryOrphanedError, TaskCancelledError
 from wove.testing import tasks
 from wove.testing.stage import Stage, poll_until
+from wove_celery.sightings import LOST_SECONDS
+from wove_celery.worker import main
 
 SECONDS = 30.0
 
 
-def app_command(directory: Path, url: str) -> Sequence[str]:
-    """The command of a project that has an app with a result backend."""
-    source = f"""
-        from celery import Celery
-from celery.exceptions import SoftTimeLimitExceeded
-
-        app = Celery("shop", broker={url!r}, backend={url!r})
-        """
-    (directory / "shop.py").write_text("\n".join(line.strip() for line in source.splitlines()))
-    start = [sys.executable, "-m", "celery", "--workdir", str(directory), "-A", "shop", "worker"]
-    return [*start, "-I", "wove_celery.worker", "--without-mingle"]
+def late_command(directory: Path, url: str) -> Sequence[str]:
+    """The command of a project whose messages are acknowledged when they have been executed."""
+    return app_command(directory, url, "app.conf.task_acks_late = True")
 
 
 @pytest.fixture
@@ -53,6 +46,17 @@ Staged = Callable[[CeleryDeployment], Stage]
 # --- the worker's commands ---
 
 
+def test_the_own_command_says_that_it_needs_a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CELERY_BROKER_URL", raising=False)
+    with pytest.raises(SystemExit, match=r"which broker\? Give its URL, e.g. -b redis://localhost:6379/0"):
+        main([])
+
+
+def test_the_own_command_names_an_app_that_cannot_be_imported() -> None:
+    with pytest.raises(SystemExit, match=r"-A no_such_module leads to no Celery app .*ModuleNotFoundError"):
+        main(["-A", "no_such_module"])
+
+
 def test_the_own_command_serves_another_task_name(stand: Stand, redis_server: RedisBroker, staged: Staged) -> None:
     arguments = ("--task-name", "myapp.wove_task")
     stage = staged(stand.deployment(redis_server, command=own_command, arguments=arguments))
@@ -73,9 +77,9 @@ def test_a_task_name_that_no_worker_knows_is_said(stand: Stand, redis_server: Re
 
 
 def test_the_project_s_own_app_on_both_sides(
-    stand: Stand, redis_server: RedisBroker, staged: Staged, tmp_path: Path
+    stand: Stand, redis_server: RedisBroker, staged: Staged, project: Path
 ) -> None:
-    deployment = stand.deployment(redis_server, command=partial(app_command, tmp_path))
+    deployment = stand.deployment(redis_server, command=partial(app_command, project))
     stage = staged(deployment)
     url = redis_server.celery_url()
     app = Celery("shop", broker=url, backend=url, set_as_current=False)
@@ -88,9 +92,9 @@ def test_the_project_s_own_app_on_both_sides(
 
 
 def test_revoked_tasks_leave_no_results_behind(
-    stand: Stand, redis_server: RedisBroker, staged: Staged, tmp_path: Path
+    stand: Stand, redis_server: RedisBroker, staged: Staged, project: Path
 ) -> None:
-    deployment = stand.deployment(redis_server, command=partial(app_command, tmp_path))
+    deployment = stand.deployment(redis_server, command=partial(app_command, project))
     stage = staged(deployment)
     assert stage.call(tasks.add, left=1, right=2) == 3
     before = set(deployment.leftovers())
@@ -105,6 +109,36 @@ def test_revoked_tasks_leave_no_results_behind(
         assert weave.wait(SECONDS)
     poll_until(lambda: set(deployment.leftovers()) <= before, seconds=SECONDS, what="nothing is left")
     assert stage.board.visits("waiting") == []
+
+
+def test_a_broker_holds_nothing_of_weaves_that_have_ended(
+    stand: Stand, redis_server: RedisBroker, staged: Staged
+) -> None:
+    deployment = stand.deployment(redis_server, pool="prefork")
+    deployment.ensure_worker()
+    before = set(deployment.leftovers())
+    stage = staged(deployment)
+    assert stage.begin_map(tasks.double, range(20)).result(SECONDS) == list(range(0, 40, 2))
+    given_up = stage.begin(tasks.wait_at, board=stage.board.address, label="given up")
+    stage.board.wait_for("given up", seconds=SECONDS)
+    given_up.abandon()
+    assert given_up.wait(SECONDS)
+    wove.shutdown()
+    poll_until(lambda: set(deployment.leftovers()) <= before, seconds=SECONDS, what="all is as before")
+
+
+# --- equal tasks ---
+
+
+def test_the_worker_gives_the_result_of_an_idempotency_key_again(
+    stand: Stand, redis_server: RedisBroker, staged: Staged
+) -> None:
+    stage = staged(stand.deployment(redis_server, pool="prefork"))
+    options = {"delivery_idempotency_key": f"once-{stage.board.address}"}
+    place = {"board": stage.board.address, "label": "once"}
+    first = stage.call(tasks.attend, options, **place)
+    assert stage.call(tasks.attend, options, **place) == first
+    assert len(stage.board.visits("once")) == 1
 
 
 # --- what stops a task ---
@@ -143,11 +177,23 @@ def test_a_soft_time_limit_is_raised_in_the_task(stand: Stand, redis_server: Red
 # --- deaths ---
 
 
-@pytest.mark.parametrize("broker", ["redis_server", "rabbitmq_server"])
-def test_the_death_of_a_prefork_process_is_the_reason_of_the_error(
-    stand: Stand, broker: str, staged: Staged, request: pytest.FixtureRequest
+def test_a_worker_that_executes_in_its_main_thread_is_not_taken_for_dead(
+    stand: Stand, redis_server: RedisBroker, staged: Staged
 ) -> None:
-    deployment = stand.deployment(request.getfixturevalue(broker), pool="prefork")
+    stage = staged(stand.deployment(redis_server, pool="solo"))
+    stage.configure(dead_job_grace=0.1)
+    running = stage.begin(tasks.wait_at, board=stage.board.address, label="busy")
+    stage.board.wait_for("busy", seconds=SECONDS)
+    # Any other worker would have been given up by then.
+    assert not running.wait(LOST_SECONDS + 1.0)
+    stage.board.release("busy")
+    assert running.result(SECONDS) == "released"
+
+
+def test_the_death_of_a_prefork_process_is_the_reason_of_the_error(
+    stand: Stand, redis_server: RedisBroker, staged: Staged
+) -> None:
+    deployment = stand.deployment(redis_server, pool="prefork")
     stage = staged(deployment)
     running = stage.begin(tasks.wait_at, board=stage.board.address, label="doomed")
     (visit,) = stage.board.wait_for("doomed", seconds=SECONDS)
@@ -180,12 +226,8 @@ def test_a_task_of_a_dead_worker_runs_once_more_and_no_oftener(
     stand: Stand, rabbitmq_server: RabbitBroker, staged: Staged, tmp_path: Path
 ) -> None:
     """The broker delivers a late-acknowledged message again, and the weave's own policy submits another one."""
-    url = rabbitmq_server.celery_url()
-    source = ("from celery import Celery", f"app = Celery(broker={url!r})", "app.conf.task_acks_late = True")
-    (tmp_path / "late.py").write_text("\n".join(source))
-    start = [sys.executable, "-m", "celery", "--workdir", str(tmp_path), "-A", "late", "worker"]
-    command = [*start, "-I", "wove_celery.worker", "--without-mingle"]
-    deployment = stand.deployment(rabbitmq_server, command=lambda url: command)
+    command = partial(late_command, tmp_path)
+    deployment = stand.deployment(rabbitmq_server, command=command)
     stage = staged(deployment)
     options: dict[str, Any] = {"delivery_orphan_policy": "requeue", "delivery_heartbeat_seconds": 1.5}
     running = stage.begin(tasks.wait_at, options, board=stage.board.address, label="again")

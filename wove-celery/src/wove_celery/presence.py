@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from celery import Celery, bootsteps
+from celery.concurrency.solo import TaskPool as SoloPool
 from celery.exceptions import Terminated
 from celery.signals import task_received, task_revoked, task_unknown, worker_init
 from celery.worker import state
@@ -88,11 +89,15 @@ class Presence:
 
     def received(self, request: WoveRequest) -> None:
         """A run has been taken from the queue; it has not started yet."""
+        if isinstance(self._consumer.pool, SoloPool):
+            # It executes tasks in the consumer's thread, which says nothing meanwhile: that must not count as silence.
+            return
         self._held[request.id] = request
         if self._budget.can_consume():
             self.tell({})
         if self._beating is None:
-            self._beating = self._consumer.timer.call_repeatedly(BEAT_SECONDS, self._beat)
+            # Some kinds of brokers give the worker a timer with a thread of its own.
+            self._beating = self._consumer.timer.call_repeatedly(BEAT_SECONDS, self._consumer.call_soon, (self._beat,))
 
     def ended(self, run_id: str, phase: str, reason: str) -> None:
         """A run has ended, and no other event may tell of it. May be called on any thread."""
@@ -138,7 +143,7 @@ class Presence:
         """Drop what workers have noted in the result backend about a run that was revoked before it started."""
         if not self._revoked:
             # Other workers may be about to note it.
-            self._consumer.timer.call_after(_FORGET_SECONDS, self._forget_results)
+            self._consumer.timer.call_after(_FORGET_SECONDS, self._consumer.call_soon, (self._forget_results,))
         self._revoked.append(run_id)
 
     def _forget_results(self) -> None:

@@ -11,11 +11,13 @@ from wove_celery.presence import WoveRequest
 from wove_celery.settings import DEFAULT_TASK_NAME
 
 NAMES_VARIABLE = "WOVE_CELERY_TASK_NAMES"
+# Celery knows no equal jobs: for so long, this host gives the result of an idempotency key to later tasks with it.
+_ONCE_SECONDS = 3600.0
 
 
 def execute(payload: Mapping[str, Any]) -> None:
     """Execute a Wove payload. The outcome goes to the weave that waits for it, so Celery has no result to keep."""
-    run(payload)
+    run(payload, once_seconds=_ONCE_SECONDS)
 
 
 def register(name: str) -> Any:

@@ -65,7 +65,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _given_app(path: str, broker: str | None) -> Celery:
-    app = find_app(path)
+    try:
+        app = find_app(path)
+    except Exception as error:  # An import runs the project's own code.
+        raise SystemExit(
+            f"python -m {_MODULE}: -A {path} leads to no Celery app ({type(error).__name__}: {error}). "
+            "Give an import path such as myproject.celery:app."
+        ) from error
     if broker:
         app.conf.broker_url = broker
     return app
