@@ -15,6 +15,9 @@ SUPPORTED = ("3.11", "3.12", "3.13")
 CORE = "wove-core"
 # What the tests of core exercise: every built-in executor.
 CORE_EXTRAS = "[grpc,websocket]"
+# Most tests wait for processes, timeouts and heartbeats: four at a time keep two cores busy. A class stays together, for
+# the servers that its tests share.
+SIDE_BY_SIDE = ("-n", "4", "--dist", "loadscope")
 # A package as a third party writes it; nothing of ours knows of it.
 EXAMPLE = "./examples/acme-queue"
 LISTING = """
@@ -117,14 +120,14 @@ def servers(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the unit tests on every supported interpreter that this machine has."""
     _install_core(session, *_groups("test"))
-    session.run("pytest", "tests/unit", *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, "tests/unit", *session.posargs)
 
 
 @nox.session(python=MAIN)
 def integration(session: nox.Session) -> None:
     """Run weaves through the real executors, and through the adapter of the example package."""
     _install_core(session, EXAMPLE, *_groups("test"))
-    session.run("pytest", "tests/integration", f"{EXAMPLE}/tests", *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, "tests/integration", f"{EXAMPLE}/tests", *session.posargs)
 
 
 @nox.session(python=MAIN)
@@ -210,7 +213,7 @@ def build(session: nox.Session) -> None:
 def adapter(session: nox.Session, name: str) -> None:
     """Check and test one adapter against wheels: core, that adapter, and nothing else of ours."""
     session.install("build[uv]")
-    wheels = _build_wheels(session, [CORE, name], Path(session.create_tmp()) / "wheels")
+    wheels = _build_wheels(session, [CORE, name], Path(session.create_tmp()).absolute() / "wheels")
     session.install(
         f"{CORE}[dispatch] @ {wheels[CORE].as_uri()}",
         f"{name} @ {wheels[name].as_uri()}",
@@ -218,7 +221,7 @@ def adapter(session: nox.Session, name: str) -> None:
         *_groups("test", folder=ROOT / name),
     )
     session.run("mypy", f"{name}/src", f"{name}/tests")
-    session.run("pytest", f"{name}/tests", *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, f"{name}/tests", *session.posargs)
 
 
 @nox.session(python=MAIN)

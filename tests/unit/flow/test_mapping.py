@@ -233,7 +233,7 @@ def test_coroutines_that_are_not_awaited_after_a_failure_do_not_complain(options
     with weave(max_workers=1) as w:
         w.do([1, 2, 3], **options)(lambda number: fetch(number))
     assert isinstance(w.result.exception, LookupError)
-    with weave(max_workers=1) as w:
+    with weave(max_workers=3) as w:
         w.do([2, 3, 4], **options)(lambda number: choose(number))
     assert isinstance(w.result.exception, ValueError)
 
