@@ -1,5 +1,6 @@
 """What the kit does not ask for: the worker's commands, the project's own app, limits, and deaths of other kinds."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import wove
 from wove.errors import DeliveryOrphanedError, TaskCancelledError
 from wove.testing import tasks
 from wove.testing.stage import Stage, poll_until
+from wove_celery import CeleryAdapter
 from wove_celery.sightings import LOST_SECONDS
 from wove_celery.worker import main
 
@@ -91,17 +93,19 @@ def test_the_project_s_own_app_on_both_sides(
     assert set(deployment.leftovers()) <= before
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_revoked_tasks_leave_no_results_behind(
-    stand: Stand, redis_server: RedisBroker, staged: Staged, project: Path
+    stand: Stand, redis_server: RedisBroker, staged: Staged, project: Path, pool: str
 ) -> None:
-    deployment = stand.deployment(redis_server, command=partial(app_command, project))
+    deployment = stand.deployment(redis_server, pool=pool, command=partial(app_command, project))
     stage = staged(deployment)
     assert stage.call(tasks.add, left=1, right=2) == 3
     before = set(deployment.leftovers())
     board = stage.board.address
-    running = [stage.begin(tasks.wait_at, board=board, label="running") for _ in range(2)]
+    options = {"delivery_heartbeat_seconds": 1.5}
+    running = [stage.begin(tasks.wait_at, options, board=board, label="running") for _ in range(2)]
     stage.board.wait_for("running", count=2, seconds=SECONDS)
-    # The worker has two processes, so this one waits in its main process.
+    # The worker executes two at a time, so this one waits in its main process.
     waiting = stage.begin(tasks.attend, board=board, label="waiting")
     stage.journal.wait_for_submission("attend", seconds=SECONDS)
     for weave in (waiting, *running):
@@ -109,6 +113,38 @@ def test_revoked_tasks_leave_no_results_behind(
         assert weave.wait(SECONDS)
     poll_until(lambda: set(deployment.leftovers()) <= before, seconds=SECONDS, what="nothing is left")
     assert stage.board.visits("waiting") == []
+
+
+def test_a_task_that_ended_before_it_was_revoked_leaves_no_result_behind(
+    stand: Stand, redis_server: RedisBroker, staged: Staged, project: Path
+) -> None:
+    deployment = stand.deployment(redis_server, pool="threads", command=partial(app_command, project))
+    stage = staged(deployment)
+    assert stage.call(tasks.add, left=1, right=2) == 3
+    (run_id,) = stage.journal.run_ids("add")
+    asyncio.run(cancel(run_id, redis_server.celery_url()))
+    # A worker takes commands in their order, so this one comes after the other.
+    app = Celery(broker=redis_server.celery_url(), set_as_current=False)
+    assert app.control.ping(timeout=1.0)
+    assert [name for name in deployment.leftovers() if run_id in name] == []
+
+
+async def cancel(run_id: str, url: str) -> None:
+    adapter = CeleryAdapter(name="celery", config={"broker_url": url}, callback_url="http://here", run_config={})
+    await adapter.start()
+    try:
+        await adapter.cancel(run_id, run_id, {})
+    finally:
+        await adapter.close()
+
+
+def test_a_revoke_that_does_not_come_from_wove_is_celery_s_own(
+    stand: Stand, redis_server: RedisBroker, staged: Staged, project: Path
+) -> None:
+    staged(stand.deployment(redis_server, pool="threads", command=partial(app_command, project)))
+    app = Celery(broker=redis_server.celery_url(), set_as_current=False)
+    (answer,) = app.control.revoke("somebody-else-s", reply=True, timeout=1.0)
+    assert "tasks {'somebody-else-s'} flagged as revoked" in str(answer)
 
 
 def test_a_broker_holds_nothing_of_weaves_that_have_ended(

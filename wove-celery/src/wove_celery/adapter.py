@@ -147,8 +147,7 @@ class CeleryAdapter(BackendAdapter):
         await asyncio.sleep(_GATHER_SECONDS)
         run_ids, self._unwanted = self._unwanted, []
         self._revoking = None
-        # A worker that never had the task would note the revocation in the result backend; so only the one that has
-        # said it holds the run is told, and all of them only where nobody has.
+        # Only the worker that has said it holds the run is told, and all of them only where nobody has.
         by_node: dict[str | None, list[str]] = {}
         for run_id in run_ids:
             by_node.setdefault(self._sightings.node_of(run_id), []).append(run_id)

@@ -22,7 +22,7 @@ from wove_celery.connections import (
     transport_class,
     unreachable,
 )
-from wove_celery.settings import Settings
+from wove_celery.settings import REVOKE_COMMAND, REVOKE_FLAG, Settings
 
 T = TypeVar("T")
 
@@ -112,10 +112,14 @@ class Broker:
         Raises:
             ConnectionError: the broker cannot be reached.
         """
-        arguments: dict[str, Any] = {"task_id": list(run_ids), "terminate": self._settings.terminate}
+        arguments: dict[str, Any] = {
+            "task_id": list(run_ids),
+            "terminate": self._settings.terminate,
+            REVOKE_FLAG: True,
+        }
         if self._settings.terminate:
             arguments["signal"] = self._settings.signal
-        self._with_producer(lambda producer: self._broadcast(producer, "revoke", arguments, workers))
+        self._with_producer(lambda producer: self._broadcast(producer, REVOKE_COMMAND, arguments, workers))
 
     def close(self) -> None:
         """Close the connection. What it was doing in another thread ends before."""

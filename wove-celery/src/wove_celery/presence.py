@@ -140,7 +140,7 @@ class Presence:
         dispatcher.publish(EVENT, fields, dispatcher.producer, blind=True)
 
     def forget_result(self, run_id: str) -> None:
-        """Drop what workers have noted in the result backend about a run that was revoked before it started."""
+        """Drop what workers without this module may have noted in the result backend about a run that was revoked."""
         if not self._revoked:
             # Other workers may be about to note it.
             self._consumer.timer.call_after(_FORGET_SECONDS, self._consumer.call_soon, (self._forget_results,))
@@ -217,9 +217,9 @@ def _on_task_received(sender: Any, request: Any, **_: Any) -> None:
         presence.received(request)
 
 
-def _on_task_revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: Any) -> None:
+def _on_task_revoked(sender: Any, request: Any, **_: Any) -> None:
     presence = _presences.get(sender.app)
-    if presence is not None and sender.Request is WoveRequest and not terminated and not expired:
+    if presence is not None and sender.Request is WoveRequest:
         presence.forget_result(request.id)
 
 

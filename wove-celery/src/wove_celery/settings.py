@@ -11,6 +11,8 @@ from wove.errors import ConfigurationError, did_you_mean
 
 DEFAULT_TASK_NAME = "wove.run"
 DEFAULT_APP_NAME = "wove"
+# Celery's own remote-control command, and an argument that only workers of ours read.
+REVOKE_COMMAND, REVOKE_FLAG = "revoke", "wove"
 
 
 @dataclass(frozen=True, slots=True)

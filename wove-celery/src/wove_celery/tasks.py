@@ -7,6 +7,7 @@ from typing import Any
 from celery import shared_task
 
 from wove.integrations.worker import run
+from wove_celery import revoking as _revoking  # noqa: F401 - registers the worker's remote-control command.
 from wove_celery.presence import WoveRequest
 from wove_celery.settings import DEFAULT_TASK_NAME
 
