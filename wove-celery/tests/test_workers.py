@@ -24,7 +24,7 @@ SECONDS = 30.0
 
 def late_command(directory: Path, url: str) -> Sequence[str]:
     """The command of a project whose messages are acknowledged when they have been executed."""
-    return app_command(directory, url, "app.conf.task_acks_late = True")
+    return app_command(directory, url, "app.conf.task_acks_late = app.conf.task_reject_on_worker_lost = True")
 
 
 @pytest.fixture
@@ -258,12 +258,25 @@ def test_what_a_dead_worker_had_prefetched_is_lost_with_redis(
     assert stage.board.visits("prefetched") == []
 
 
+def test_a_message_that_is_delivered_again_when_its_process_dies_is_executed_again(
+    stand: Stand, rabbitmq_server: RabbitBroker, staged: Staged, project: Path
+) -> None:
+    deployment = stand.deployment(rabbitmq_server, command=partial(late_command, project))
+    stage = staged(deployment)
+    running = stage.begin(tasks.wait_at, board=stage.board.address, label="rejected")
+    visit = stage.wait_until_known(tasks.wait_at, "rejected")
+    deployment.kill_process(visit.pid)
+    stage.board.wait_for("rejected", count=2, seconds=SECONDS)
+    stage.board.release("rejected")
+    assert running.result(SECONDS) == "released"
+    assert len(stage.board.visits("rejected")) == 2
+
+
 def test_a_task_of_a_dead_worker_runs_once_more_and_no_oftener(
-    stand: Stand, rabbitmq_server: RabbitBroker, staged: Staged, tmp_path: Path
+    stand: Stand, rabbitmq_server: RabbitBroker, staged: Staged, project: Path
 ) -> None:
     """The broker delivers a late-acknowledged message again, and the weave's own policy submits another one."""
-    command = partial(late_command, tmp_path)
-    deployment = stand.deployment(rabbitmq_server, command=command)
+    deployment = stand.deployment(rabbitmq_server, command=partial(late_command, project))
     stage = staged(deployment)
     options: dict[str, Any] = {"delivery_orphan_policy": "requeue", "delivery_heartbeat_seconds": 1.5}
     running = stage.begin(tasks.wait_at, options, board=stage.board.address, label="again")
