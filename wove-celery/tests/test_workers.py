@@ -16,7 +16,6 @@ from wove.errors import DeliveryOrphanedError, TaskCancelledError
 from wove.testing import tasks
 from wove.testing.stage import Stage, poll_until
 from wove_celery import CeleryAdapter
-from wove_celery.sightings import LOST_SECONDS
 from wove_celery.worker import main
 
 SECONDS = 30.0
@@ -25,6 +24,13 @@ SECONDS = 30.0
 def late_command(directory: Path, url: str) -> Sequence[str]:
     """The command of a project whose messages are acknowledged when they have been executed."""
     return app_command(directory, url, "app.conf.task_acks_late = app.conf.task_reject_on_worker_lost = True")
+
+
+@pytest.fixture
+def lost_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Silent workers count as dead much sooner than by default."""
+    monkeypatch.setattr("wove_celery.sightings.LOST_SECONDS", 2.5)
+    return 2.5
 
 
 @pytest.fixture
@@ -214,14 +220,14 @@ def test_a_soft_time_limit_is_raised_in_the_task(stand: Stand, redis_server: Red
 
 
 def test_a_worker_that_executes_in_its_main_thread_is_not_taken_for_dead(
-    stand: Stand, redis_server: RedisBroker, staged: Staged
+    stand: Stand, redis_server: RedisBroker, staged: Staged, lost_seconds: float
 ) -> None:
     stage = staged(stand.deployment(redis_server, pool="solo"))
     stage.configure(dead_job_grace=0.1)
     running = stage.begin(tasks.wait_at, board=stage.board.address, label="busy")
     stage.board.wait_for("busy", seconds=SECONDS)
     # Any other worker would have been given up by then.
-    assert not running.wait(LOST_SECONDS + 1.0)
+    assert not running.wait(lost_seconds + 1.5)
     stage.board.release("busy")
     assert running.result(SECONDS) == "released"
 
@@ -240,8 +246,26 @@ def test_the_death_of_a_prefork_process_is_the_reason_of_the_error(
     assert "signal 9" in str(error.reason)
 
 
+def test_a_worker_that_shuts_down_and_waits_for_its_task_is_not_taken_for_dead(
+    stand: Stand, redis_server: RedisBroker, staged: Staged, lost_seconds: float
+) -> None:
+    deployment = stand.deployment(redis_server, pool="prefork")
+    stage = staged(deployment)
+    stage.configure(dead_job_grace=0.1)
+    printed = len(deployment.worker.output())
+    running = stage.begin(tasks.wait_at, board=stage.board.address, label="last")
+    stage.board.wait_for("last", seconds=SECONDS)
+    deployment.terminate_worker()
+    # Any other worker would have been given up by then.
+    assert not running.wait(lost_seconds + 1.5)
+    stage.board.release("last")
+    assert running.result(SECONDS) == "released"
+    poll_until(lambda: not deployment.worker.running, seconds=SECONDS, what="the worker has ended")
+    assert "Traceback" not in deployment.worker.output()[printed:]
+
+
 def test_what_a_dead_worker_had_prefetched_is_lost_with_redis(
-    stand: Stand, redis_server: RedisBroker, staged: Staged
+    stand: Stand, redis_server: RedisBroker, staged: Staged, lost_seconds: float
 ) -> None:
     deployment = stand.deployment(redis_server, pool="prefork")
     stage = staged(deployment)
@@ -258,14 +282,16 @@ def test_what_a_dead_worker_had_prefetched_is_lost_with_redis(
     assert stage.board.visits("prefetched") == []
 
 
-def test_a_message_that_is_delivered_again_when_its_process_dies_is_executed_again(
+def test_a_message_that_comes_back_at_once_leaves_it_to_the_weave_what_becomes_of_the_task(
     stand: Stand, rabbitmq_server: RabbitBroker, staged: Staged, project: Path
 ) -> None:
     deployment = stand.deployment(rabbitmq_server, command=partial(late_command, project))
     stage = staged(deployment)
-    running = stage.begin(tasks.wait_at, board=stage.board.address, label="rejected")
+    options = {"delivery_orphan_policy": "requeue"}
+    running = stage.begin(tasks.wait_at, options, board=stage.board.address, label="rejected")
     visit = stage.wait_until_known(tasks.wait_at, "rejected")
     deployment.kill_process(visit.pid)
+    stage.journal.wait_for_submission("wait_at", count=2, seconds=SECONDS)
     stage.board.wait_for("rejected", count=2, seconds=SECONDS)
     stage.board.release("rejected")
     assert running.result(SECONDS) == "released"

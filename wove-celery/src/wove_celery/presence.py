@@ -96,8 +96,7 @@ class Presence:
         if self._budget.can_consume():
             self.tell({})
         if self._beating is None:
-            # Some kinds of brokers give the worker a timer with a thread of its own.
-            self._beating = self._consumer.timer.call_repeatedly(BEAT_SECONDS, self._consumer.call_soon, (self._beat,))
+            self._begin_to_beat()
 
     def ended(self, run_id: str, phase: str, reason: str) -> None:
         """A run has ended, and no other event may tell of it. May be called on any thread."""
@@ -110,6 +109,10 @@ class Presence:
             for run_id, request in self._held.items()
             if request.acknowledged or request in state.active_requests
         }
+        # The worker may have cancelled what the old connection had on the timer.
+        if self._beating is not None:
+            self._beating.cancel()
+            self._begin_to_beat()
 
     def tell(self, ended: Mapping[str, tuple[str, str]], *, leaving: bool = False) -> None:
         """Send the event.
@@ -118,6 +121,14 @@ class Presence:
             ended: runs of whose end no other event may tell, with the phase and the reason.
             leaving: this is the last event, although runs may go on.
         """
+        try:
+            self._publish(ended, leaving)
+        except self._consumer.connection_errors:
+            raise  # It connects again.
+        except Exception as error:  # Nothing else about events may end the worker.
+            logger.debug("The event about the runs of this worker was not sent: %r", error)
+
+    def _publish(self, ended: Mapping[str, tuple[str, str]], leaving: bool) -> None:
         dispatcher = self._consumer.event_dispatcher
         if dispatcher is None or not dispatcher.enabled:
             return
@@ -150,9 +161,13 @@ class Presence:
         run_ids, self._revoked = self._revoked, []
         submit(lambda: _forget(self._consumer.app, run_ids))
 
+    def _begin_to_beat(self) -> None:
+        # Some kinds of brokers give the worker a timer with a thread of its own.
+        self._beating = self._consumer.timer.call_repeatedly(BEAT_SECONDS, self._consumer.call_soon, (self._beat,))
+
     def _beat(self) -> None:
         self.tell({})
-        if not self._held:
+        if not self._held and self._beating is not None:
             self._beating.cancel()
             self._beating = None
 
@@ -186,13 +201,17 @@ class PresenceStep(bootsteps.StartStopStep):  # type: ignore[misc]
             presence.reconnected()
 
     def stop(self, consumer: Any) -> None:
-        """The connection is lost; tasks that run go on."""
-
-    def shutdown(self, consumer: Any) -> None:
-        """The worker shuts down. It may wait for its tasks, but its main process says nothing meanwhile."""
+        """The connection is lost, or the worker shuts down."""
+        if consumer.blueprint.state != bootsteps.CLOSE:
+            return  # Tasks that run go on, and it connects again.
         presence = _presences.pop(consumer.app, None)
-        if presence is not None:
+        if presence is not None and not _is_flagged(state.should_terminate):
+            # It waits for its tasks, but its main process says nothing meanwhile.
             presence.tell({}, leaving=True)
+
+
+def _is_flagged(exit_code: object) -> bool:
+    return exit_code is not None and exit_code is not False
 
 
 def _is_done(request: WoveRequest) -> bool:
