@@ -63,7 +63,8 @@ def current_run() -> CurrentRun | None:
 
 
 class TaskExecution:
-    """One execution of one task. Use it once: `run` or `arun`; `stop` may be called from any thread meanwhile.
+    """One execution of one task. Use it once: `run`; or `arun`, before which `run_unless_async` may do what a thread
+    can. `stop` may be called from any thread meanwhile.
 
     Args:
         frame: a ``run_task`` command or a payload; its callable and arguments as objects, or still pickled.
@@ -77,6 +78,8 @@ class TaskExecution:
         self._lock = threading.Lock()
         self._stopped = False
         self._stop_coroutine: Callable[[], object] | None = None
+        self._call: tuple[Callable[..., Any], dict[str, Any]] | None = None
+        self._pending: _Pending | None = None
 
     def run(self) -> EventFrame:
         """Execute the task in this thread and return its final event. Nothing that the task raises gets out.
@@ -97,6 +100,24 @@ class TaskExecution:
             return self._ended_by(error)
         finally:
             _current.reset(token)
+
+    def run_unless_async(self) -> EventFrame | None:
+        """Execute a synchronous callable in this thread and return its final event; None leaves the rest to `arun`."""
+        try:
+            function, args = self._call = self._load()
+        except BaseException as error:  # Unpickling runs the user's own code.
+            return self._failed(error, source="transport")
+        if is_coroutine_function(function):
+            return None
+        token = _current.set(self._run_info())
+        try:
+            outcome = self._called(function, args)
+        finally:
+            _current.reset(token)
+        if not isinstance(outcome, _Pending):
+            return outcome
+        self._pending = outcome
+        return None
 
     async def arun(self) -> EventFrame:
         """Execute the task and return its final event: a coroutine in the running loop, anything else in a thread.
@@ -135,6 +156,12 @@ class TaskExecution:
         except RuntimeError:
             pass  # Its loop has just been closed.
 
+    def discard(self) -> None:
+        """Give up what `run_unless_async` has left to `arun`."""
+        pending, self._pending = self._pending, None
+        if pending is not None and inspect.iscoroutine(pending.value):
+            pending.value.close()
+
     def _load(self) -> tuple[Callable[..., Any], dict[str, Any]]:
         frame = self._frame
         if "callable" not in frame:
@@ -145,6 +172,8 @@ class TaskExecution:
         return function, dict(frame.get("args") or {})
 
     async def _loaded(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        if self._call is not None:
+            return self._call
         if len(self._frame.get("args_pickle") or "") > _LARGE:
             return await in_daemon_thread(self._load)
         return self._load()
@@ -159,7 +188,10 @@ class TaskExecution:
         )
 
     async def _executed(self, function: Callable[..., Any], args: dict[str, Any]) -> EventFrame:
-        if is_coroutine_function(function):
+        outcome: EventFrame | _Pending
+        if self._pending is not None:
+            outcome, self._pending = self._pending, None
+        elif is_coroutine_function(function):
             outcome = self._begun(function, args)
         else:
             context = contextvars.copy_context()

@@ -1,6 +1,7 @@
 """The entry points of workers that execute payloads, for synchronous and for asynchronous backends."""
 
 import asyncio
+import contextvars
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,11 +78,13 @@ async def run_backend_payload_async(payload: Mapping[str, Any], *, once_seconds:
         Exception: as `run_backend_payload`.
     """
     run = WorkerRun(payload, once_seconds=once_seconds)
+    context = contextvars.copy_context()
     try:
-        if await in_daemon_thread(run.prepare):
+        if await in_daemon_thread(context.run, run.carry_out):
             event = await run.aexecute()
             await in_daemon_thread(run.finish, event)
     except asyncio.CancelledError:
+        run.stop()
         run.give_up_soon()
         await asyncio.shield(in_daemon_thread(run.abort))
         raise

@@ -31,7 +31,8 @@ log = logging.getLogger("wove")
 class WorkerRun:
     """One delivery of one payload: `prepare`, then `execute` or `aexecute`, then `finish`; `close` in any case.
 
-    `prepare` and `finish` block; they may be called from different threads, and wait for each other.
+    On an event loop, `carry_out` in a thread does all of it for a synchronous callable: going to a thread costs more
+    than most of the steps. `prepare` and `finish` block; they may be called from different threads, and wait for each other.
 
     Args:
         payload: what the adapter submitted.
@@ -77,6 +78,7 @@ class WorkerRun:
         self._busy = threading.Lock()
         self._active = False
         self._has_final = False
+        self._stopped = False
 
     def prepare(self) -> bool:
         """Tell the weave that the run starts, and fetch what waits for the worker there.
@@ -105,8 +107,23 @@ class WorkerRun:
         with forwarding(self._heartbeat.log):
             return self._ready.run()
 
+    def carry_out(self) -> bool:
+        """Do everything that needs no event loop, in this thread; return whether `aexecute` and `finish` are left.
+
+        Raises:
+            DeliveryError: as `prepare` and `finish`.
+        """
+        if not self.prepare():
+            return False
+        with forwarding(self._heartbeat.log):
+            event = self._ready.run_unless_async()
+        if event is None:
+            return True
+        self.finish(event)
+        return False
+
     async def aexecute(self) -> EventFrame:
-        """Execute the task in the running loop, or in a thread, and return its final event."""
+        """Execute the task in the running loop and return its final event."""
         with forwarding(self._heartbeat.log):
             return await self._ready.arun()
 
@@ -130,6 +147,12 @@ class WorkerRun:
                 self._once.remember(final.body)
             self._hand_over(final)
 
+    def stop(self) -> None:
+        """Stop the task, or let it not begin. Whether it ends is another thing, see `Interruption`."""
+        self._stopped = True
+        if self._execution is not None:
+            self._execution.stop()
+
     def abort(self) -> None:
         """Tell the weave that the task was stopped, unless it had an outcome already. Takes a few seconds at most."""
         self.give_up_soon()
@@ -141,6 +164,8 @@ class WorkerRun:
     def close(self) -> None:
         """Stop the heartbeats, let go of the idempotency key. Idempotent."""
         self._heartbeat.end()
+        if self._execution is not None:
+            self._execution.discard()
         if self._once is not None:
             self._once.leave()
         if self._active:
@@ -220,7 +245,9 @@ class WorkerRun:
         if payload is None:
             return False
         self._execution = TaskExecution(payload)
-        if self._told_to_stop():
+        if self._stopped:
+            self._execution.stop()
+        elif self._told_to_stop():
             self._stop()
         return True
 
