@@ -32,7 +32,8 @@ class WorkerRun:
     """One delivery of one payload: `prepare`, then `execute` or `aexecute`, then `finish`; `close` in any case.
 
     On an event loop, `carry_out` in a thread does all of it for a synchronous callable: going to a thread costs more
-    than most of the steps. `prepare` and `finish` block; they may be called from different threads, and wait for each other.
+    than most of the steps. `prepare` and `finish` block; they may be called from different threads, and wait for each
+    other.
 
     Args:
         payload: what the adapter submitted.
