@@ -6,7 +6,7 @@ and whether the event is passed on.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from wove.backend.types import FINAL_EVENTS
 
@@ -114,9 +114,12 @@ def step(state: RunState, arrival: Arrival) -> Step:
         return Step(state, 200, False)
     if arrival.kind in ("task_started", "heartbeat") and _is_held_by_another(state, arrival):
         return Step(state, 409, False)
-    if final:
-        return Step(replace(_signed(state, arrival), phase="over", final=arrival.identity), 200, True)
-    return Step(_alive(_signed(state, arrival), arrival), 200, True)
+    # One copy of the state for each event: most of the receiver's work is small things like this.
+    changes: dict[str, Any] = {"phase": "over", "final": arrival.identity} if final else _alive(state, arrival)
+    if arrival.worker is not None:
+        changes["signed_only"] = True
+        changes["seen"] = _seen(state, arrival, arrival.worker)
+    return Step(replace(state, **changes), 200, True)
 
 
 def with_cancel(state: RunState) -> RunState:
@@ -126,7 +129,7 @@ def with_cancel(state: RunState) -> RunState:
 
 def closed(state: RunState) -> RunState:
     """Return the state of a run that its owner has given up or has got its outcome of."""
-    return replace(state, phase="over")
+    return state if state.phase == "over" else replace(state, phase="over")
 
 
 def _is_repeated(state: RunState, arrival: Arrival) -> bool:
@@ -138,23 +141,21 @@ def _is_held_by_another(state: RunState, arrival: Arrival) -> bool:
     return state.holder is not None and state.expires > arrival.now and state.holder != (arrival.worker or _ANONYMOUS)
 
 
-def _signed(state: RunState, arrival: Arrival) -> RunState:
-    if arrival.worker is None:
-        return state
+def _seen(state: RunState, arrival: Arrival, worker: str) -> Mapping[str, SeenSequences]:
     seen = dict(state.seen)
-    seen[arrival.worker] = seen.pop(arrival.worker, SeenSequences()).with_one(arrival.sequence)
+    seen[worker] = seen.pop(worker, SeenSequences()).with_one(arrival.sequence)
     if len(seen) > _WORKERS_REMEMBERED:
         del seen[next(iter(seen))]
-    return replace(state, signed_only=True, seen=seen)
+    return seen
 
 
-def _alive(state: RunState, arrival: Arrival) -> RunState:
+def _alive(state: RunState, arrival: Arrival) -> dict[str, Any]:
     worker = arrival.worker or _ANONYMOUS
     if arrival.kind == "log":
-        return replace(state, expires=arrival.now + state.term) if worker == state.holder else state
+        return {"expires": arrival.now + state.term} if worker == state.holder else {}
     term = arrival.lease
     if term is None and arrival.kind == "heartbeat":
         # The start event with its announcement may have been lost; only Wove's own workers sign, and they beat.
         term = state.term if worker == state.holder else (state.lease if arrival.worker is not None else 0.0)
     term = term or 0.0
-    return replace(state, phase="started", holder=worker, term=term, expires=arrival.now + term)
+    return {"phase": "started", "holder": worker, "term": term, "expires": arrival.now + term}
