@@ -76,7 +76,8 @@ def render(subjects: Mapping[str, Subject]) -> str:
 
 def _table(subjects: Mapping[str, Subject]) -> str:
     titles = list(dict.fromkeys(title for subject in subjects.values() for title in subject["scenarios"]))
-    reasons: list[str] = []
+    # Whom each reason concerns.
+    reasons: dict[str, list[str]] = {}
     lines = [
         "| scenario | " + " | ".join(subjects) + " |",
         "|---|" + ":-:|" * len(subjects),
@@ -84,19 +85,22 @@ def _table(subjects: Mapping[str, Subject]) -> str:
     for title in titles:
         cells = [_cell(name, subject["scenarios"].get(title), reasons) for name, subject in subjects.items()]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
+    notes = [
+        f"{number}. **{'**, **'.join(concerned)}** {reason}"
+        for number, (reason, concerned) in enumerate(reasons.items(), start=1)
+    ]
     return "\n".join([*lines, "", *notes, ""])
 
 
-def _cell(name: str, scenario: Scenario | None, reasons: list[str]) -> str:
+def _cell(name: str, scenario: Scenario | None, reasons: dict[str, list[str]]) -> str:
     if scenario is None:
         return ""
     if scenario["reason"] is None:
         return _MARKS[scenario["outcome"]]
-    reason = f"**{name}** {scenario['reason']}"
-    if reason not in reasons:
-        reasons.append(reason)
-    return str(reasons.index(reason) + 1)
+    concerned = reasons.setdefault(scenario["reason"], [])
+    if name not in concerned:
+        concerned.append(name)
+    return str(list(reasons).index(scenario["reason"]) + 1)
 
 
 def main(arguments: Sequence[str]) -> int:
