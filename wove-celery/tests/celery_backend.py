@@ -289,7 +289,7 @@ class CeleryDeployment(Deployment):
 
     def environment(self) -> dict[str, Any]:
         """Return the environment; broker_url leads through the relay."""
-        config = {"broker_url": self.broker.celery_url(self.relay.port), "dead_job_grace": 1.0}
+        config = {"broker_url": self.broker.celery_url(self.relay.port), "dead_job_grace": 2.0}
         return {"executor": "celery", "executor_config": config}
 
     def ensure_worker(self) -> None:

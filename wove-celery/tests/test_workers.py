@@ -29,8 +29,8 @@ def late_command(directory: Path, url: str) -> Sequence[str]:
 @pytest.fixture
 def lost_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
     """Silent workers count as dead much sooner than by default."""
-    monkeypatch.setattr("wove_celery.sightings.LOST_SECONDS", 2.5)
-    return 2.5
+    monkeypatch.setattr("wove_celery.sightings.LOST_SECONDS", 3.0)
+    return 3.0
 
 
 @pytest.fixture
