@@ -1,13 +1,20 @@
 """The ``executor_config`` of the environment, checked. Nothing here imports ARQ."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from wove.backend.callback_settings import CALLBACK_KEYS
-from wove.errors import ConfigurationError, did_you_mean
+from wove.errors import ConfigurationError
+from wove.integrations.settings import (
+    Setting,
+    check_mapping,
+    check_moment,
+    check_options,
+    check_settings,
+    check_text,
+    is_number,
+)
 
 DEFAULT_FUNCTION_NAME = "wove.run"
 DEFAULT_QUEUE_NAME = "arq:queue"
@@ -35,67 +42,39 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Wrong(Exception):
-    """A value is not what its key takes; the message says what that is."""
-
-
-Check = Callable[[Any], Any]
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise Wrong("a text that is not empty")
-    return value
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise Wrong("a dict with text keys")
-    return dict(value)
-
-
 def _redis_settings(value: object) -> object:
     if isinstance(value, Mapping):
-        return _mapping(value)
+        return check_mapping(value)
     is_url = isinstance(value, str) and value.partition("://")[0] in SCHEMES
     if not is_url and not (hasattr(value, "conn_retries") and hasattr(value, "host")):
-        raise Wrong("a URL that begins with redis://, rediss:// or unix://, or arq's RedisSettings, or a dict of them")
+        raise ValueError(
+            "a URL that begins with redis://, rediss:// or unix://, or arq's RedisSettings, or a dict of them"
+        )
     return value
 
 
 def _pool(value: object) -> object:
     if not (hasattr(value, "enqueue_job") and hasattr(value, "connection_pool")):
-        raise Wrong("what arq's create_pool() returns")
+        raise ValueError("what arq's create_pool() returns")
     return value
 
 
 def _serializer(value: object) -> object:
     if value != "json" and not callable(value):
-        raise Wrong("'json', or a function that makes bytes of a dict")
+        raise ValueError("'json', or a function that makes bytes of a dict")
     return value
 
 
 def _seconds(value: object) -> float | timedelta:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds) or seconds <= 0:
-        raise Wrong("a positive number of seconds, or a timedelta")
+    if not is_number(seconds) or seconds <= 0:
+        raise ValueError("a positive number of seconds, or a timedelta")
     return value if isinstance(value, timedelta) else seconds
-
-
-def _moment(value: object) -> datetime:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            raise Wrong("a datetime or an ISO 8601 text") from None
-    if not isinstance(value, datetime):
-        raise Wrong("a datetime or an ISO 8601 text")
-    return value
 
 
 def _tries(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise Wrong("a whole number of at least 1")
+        raise ValueError("a whole number of at least 1")
     return value
 
 
@@ -103,26 +82,25 @@ _URL_EXAMPLE = "'redis://localhost:6379/0'"
 _POOL_EXAMPLE = "await arq.create_pool(RedisSettings())"
 
 # Each key with its check and an example for the message.
-_OWN: Mapping[str, tuple[Check, str]] = {
-    "pool": (_pool, _POOL_EXAMPLE),
-    "redis_settings": (_redis_settings, _URL_EXAMPLE),
-    "function_name": (_text, repr(DEFAULT_FUNCTION_NAME)),
-    "queue_name": (_text, "'arq:reports'"),
-    "job_serializer": (_serializer, "'json'"),
-    "enqueue_options": (_mapping, "{'_defer_by': 10}"),
+_OWN: Mapping[str, Setting] = {
+    "pool": Setting(_pool, _POOL_EXAMPLE),
+    "redis_settings": Setting(_redis_settings, _URL_EXAMPLE),
+    "function_name": Setting(check_text, repr(DEFAULT_FUNCTION_NAME)),
+    "queue_name": Setting(check_text, "'arq:reports'"),
+    "job_serializer": Setting(_serializer, "'json'"),
+    "enqueue_options": Setting(check_mapping, "{'_defer_by': 10}"),
 }
 # What ARQ's users know from enqueue_job: https://arq-docs.helpmanual.io/
-_ENQUEUING: Mapping[str, tuple[Check, str]] = {
-    "_defer_by": (_seconds, "10"),
-    "_defer_until": (_moment, "datetime(2030, 1, 1, tzinfo=UTC)"),
-    "_expires": (_seconds, "3600"),
-    "_job_try": (_tries, "1"),
+_ENQUEUING: Mapping[str, Setting] = {
+    "_defer_by": Setting(_seconds, "10"),
+    "_defer_until": Setting(check_moment, "datetime(2030, 1, 1, tzinfo=UTC)"),
+    "_expires": Setting(_seconds, "3600"),
+    "_job_try": Setting(_tries, "1"),
 }
 _ELSEWHERE: Mapping[str, str] = {
     "_queue_name": "give it as 'queue_name' beside 'enqueue_options'",
     "_job_id": "it is set by Wove for every task; leave it out",
 }
-_CORES = (*CALLBACK_KEYS, "results", "max_payload_bytes", "dead_job_grace")
 
 
 def read_settings(config: Mapping[str, Any], *, name: str = "arq") -> Settings:
@@ -136,17 +114,7 @@ def read_settings(config: Mapping[str, Any], *, name: str = "arq") -> Settings:
         ConfigurationError: a key is missing, unknown or wrong; names it and shows an example.
     """
     where = f"executor_config of {name!r}"
-    given = {key: value for key, value in config.items() if value is not None and key not in _CORES}
-    for key in given:
-        if key in _ENQUEUING:
-            example = _ENQUEUING[key][1]
-            raise ConfigurationError(
-                f"{where}: {key} belongs below 'enqueue_options', for example "
-                f"'enqueue_options': {{{key!r}: {example}}}."
-            )
-        if key not in _OWN:
-            raise ConfigurationError(f"{where}: {_unknown(key, (*_OWN, *_CORES))}")
-    own = {key: _checked(where, key, value, _OWN[key]) for key, value in given.items()}
+    own = check_settings(config, _OWN, where=where, below={"enqueue_options": _ENQUEUING})
     _check_connection(where, own)
     return Settings(
         pool=own.get("pool"),
@@ -156,15 +124,6 @@ def read_settings(config: Mapping[str, Any], *, name: str = "arq") -> Settings:
         serializer=own.get("job_serializer"),
         options=_options(where, own.get("enqueue_options", {})),
     )
-
-
-def _checked(where: str, key: str, value: object, rule: tuple[Check, str]) -> Any:
-    check, example = rule
-    try:
-        return check(value)
-    except Wrong as wrong:
-        shown = repr(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
-        raise ConfigurationError(f"{where}: {key} must be {wrong}, for example {example}; it is {shown}.") from None
 
 
 def _check_connection(where: str, own: Mapping[str, Any]) -> None:
@@ -177,20 +136,10 @@ def _check_connection(where: str, own: Mapping[str, Any]) -> None:
 
 
 def _options(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for key, value in given.items():
-        place = f"enqueue_options[{key!r}]"
-        if key in _ELSEWHERE:
-            raise ConfigurationError(f"{where}: {place}: {_ELSEWHERE[key]}.")
-        if key not in _ENQUEUING:
-            raise ConfigurationError(f"{where}: enqueue_options: {_unknown(key, _ENQUEUING)}")
-        if value is not None:
-            options[key] = _checked(where, place, value, _ENQUEUING[key])
+    for key, advice in _ELSEWHERE.items():
+        if key in given:
+            raise ConfigurationError(f"{where}: enqueue_options[{key!r}]: {advice}.")
+    options = check_options(given, _ENQUEUING, where=where, parent="enqueue_options")
     if "_defer_by" in options and "_defer_until" in options:
         raise ConfigurationError(f"{where}: _defer_by and _defer_until exclude each other. Give one of them.")
     return options
-
-
-def _unknown(key: str, known: Iterable[str]) -> str:
-    names = tuple(known)
-    return f"no key named {key!r}.{did_you_mean(key, names)} Keys: {', '.join(names)}."

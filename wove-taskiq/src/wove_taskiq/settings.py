@@ -1,11 +1,11 @@
 """The ``executor_config`` of the environment, checked. Nothing here imports Taskiq."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wove.backend.callback_settings import CALLBACK_KEYS
-from wove.errors import ConfigurationError, did_you_mean
+from wove.errors import ConfigurationError
+from wove.integrations.settings import Setting, check_flag, check_mapping, check_settings, check_text
 
 DEFAULT_TASK_NAME = "wove.run"
 DEFAULT_QUEUE_NAME = "taskiq"
@@ -36,25 +36,6 @@ class Settings:
     labels: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Wrong(Exception):
-    """A value is not what its key takes; the message says what that is."""
-
-
-Check = Callable[[Any], Any]
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise Wrong("a text that is not empty")
-    return value
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise Wrong("True or False")
-    return value
-
-
 def is_url(value: object) -> bool:
     """Tell whether a value is the URL of a Redis server."""
     return isinstance(value, str) and value.partition("://")[0] in SCHEMES
@@ -62,13 +43,13 @@ def is_url(value: object) -> bool:
 
 def _broker(value: object) -> object:
     if not (is_url(value) or _is_path(value) or hasattr(value, "kick") or callable(value)):
-        raise Wrong("a Redis URL, a Taskiq broker, or the import path of one")
+        raise ValueError("a Redis URL, a Taskiq broker, or the import path of one")
     return value
 
 
 def _task(value: object) -> object:
     if not (_is_path(value) or hasattr(value, "kicker")):
-        raise Wrong("a Taskiq task, or the import path of one")
+        raise ValueError("a Taskiq task, or the import path of one")
     return value
 
 
@@ -80,26 +61,24 @@ def _is_path(value: object) -> bool:
 
 
 def _labels(value: object) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise Wrong("a dict with text keys")
-    if not all(isinstance(each, str | int | float | bool | bytes) for each in value.values()):
-        raise Wrong("a dict of texts, numbers, booleans and bytes")
-    return dict(value)
+    labels = check_mapping(value)
+    if not all(isinstance(each, str | int | float | bool | bytes) for each in labels.values()):
+        raise ValueError("a dict of texts, numbers, booleans and bytes")
+    return labels
 
 
 _BROKER_EXAMPLE = "'redis://localhost:6379/0' or 'myproject.jobs:broker'"
 _TASK_EXAMPLE = "'myproject.jobs:wove_task'"
 
 # Each key with its check and an example for the message.
-_OWN: Mapping[str, tuple[Check, str]] = {
-    "broker": (_broker, _BROKER_EXAMPLE),
-    "task": (_task, _TASK_EXAMPLE),
-    "stream": (_flag, "True"),
-    "task_name": (_text, repr(DEFAULT_TASK_NAME)),
-    "queue_name": (_text, "'reports'"),
-    "labels": (_labels, "{'timeout': 600}"),
+_OWN: Mapping[str, Setting] = {
+    "broker": Setting(_broker, _BROKER_EXAMPLE),
+    "task": Setting(_task, _TASK_EXAMPLE),
+    "stream": Setting(check_flag, "True"),
+    "task_name": Setting(check_text, repr(DEFAULT_TASK_NAME)),
+    "queue_name": Setting(check_text, "'reports'"),
+    "labels": Setting(_labels, "{'timeout': 600}"),
 }
-_CORES = (*CALLBACK_KEYS, "results", "max_payload_bytes", "dead_job_grace")
 
 
 def read_settings(config: Mapping[str, Any], *, name: str = "taskiq") -> Settings:
@@ -113,11 +92,7 @@ def read_settings(config: Mapping[str, Any], *, name: str = "taskiq") -> Setting
         ConfigurationError: a key is missing, unknown or wrong; names it and shows an example.
     """
     where = f"executor_config of {name!r}"
-    given = {key: value for key, value in config.items() if value is not None and key not in _CORES}
-    for key in given:
-        if key not in _OWN:
-            raise ConfigurationError(f"{where}: {_unknown(key, (*_OWN, *_CORES))}")
-    own = {key: _checked(where, key, value, _OWN[key]) for key, value in given.items()}
+    own = check_settings(config, _OWN, where=where)
     _check_broker(where, own)
     broker = own.get("broker")
     labels = own.get("labels", {})
@@ -132,15 +107,6 @@ def read_settings(config: Mapping[str, Any], *, name: str = "taskiq") -> Setting
         queue_name=own.get("queue_name"),
         labels=labels,
     )
-
-
-def _checked(where: str, key: str, value: object, rule: tuple[Check, str]) -> Any:
-    check, example = rule
-    try:
-        return check(value)
-    except Wrong as wrong:
-        shown = repr(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
-        raise ConfigurationError(f"{where}: {key} must be {wrong}, for example {example}; it is {shown}.") from None
 
 
 def _check_broker(where: str, own: Mapping[str, Any]) -> None:
@@ -158,8 +124,3 @@ def _check_broker(where: str, own: Mapping[str, Any]) -> None:
         raise ConfigurationError(
             f"{where}: stream is for a broker that is given as a URL; any other one is what it is."
         )
-
-
-def _unknown(key: str, known: Iterable[str]) -> str:
-    names = tuple(known)
-    return f"no key named {key!r}.{did_you_mean(key, names)} Keys: {', '.join(names)}."

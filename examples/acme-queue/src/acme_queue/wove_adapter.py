@@ -8,6 +8,21 @@ from acme_queue.client import Client, Job
 from wove import BackendAdapter
 from wove.errors import ConfigurationError
 from wove.integrations.base import JobState
+from wove.integrations.settings import Setting, check_settings, check_text
+
+
+def _client(url: object) -> Client:
+    try:
+        return Client(check_text(url))
+    except ValueError:
+        raise ValueError("the URL of a queue") from None
+
+
+# Each key with its check and an example for the message.
+_SETTINGS = {
+    "url": Setting(_client, "'acme:///var/lib/acme/queue.db'"),
+    "queue": Setting(check_text, "'reports'"),
+}
 
 
 class AcmeQueueAdapter(BackendAdapter):
@@ -31,20 +46,14 @@ class AcmeQueueAdapter(BackendAdapter):
         """Check the configuration and whether the queue is there.
 
         Raises:
-            ConfigurationError: ``url`` is missing or no URL of a queue, or ``queue`` is no name.
+            ConfigurationError: ``url`` is missing or no URL of a queue, ``queue`` is no name, or there is another key.
             QueueUnavailable: the queue cannot be opened.
         """
-        url, queue = self.config.get("url"), self.config.get("queue", "default")
-        example = "for example 'acme:///var/lib/acme/queue.db'"
-        if not isinstance(url, str):
-            raise ConfigurationError(f"executor_config of {self.name!r} needs a 'url', {example}.")
-        if not isinstance(queue, str) or not queue:
-            raise ConfigurationError(f"executor_config of {self.name!r}: queue must be a name, not {queue!r}.")
-        try:
-            self._client = Client(url)
-        except ValueError as error:
-            raise ConfigurationError(f"executor_config of {self.name!r}: url: {error}") from None
-        self._queue = queue
+        where = f"executor_config of {self.name!r}"
+        given = check_settings(self.config, _SETTINGS, where=where)
+        if "url" not in given:
+            raise ConfigurationError(f"{where} needs a 'url', for example {_SETTINGS['url'].example}.")
+        self._client, self._queue = given["url"], given.get("queue", "default")
         # SQLite blocks, so every call goes to a thread.
         await asyncio.to_thread(self._client.check)
 
