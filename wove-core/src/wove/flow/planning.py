@@ -2,7 +2,7 @@
 decisions.
 """
 
-import uuid
+import os
 from collections.abc import Mapping, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -113,7 +113,7 @@ def make_plan(
     graph = Graph(specs, values)
     check_values(graph)
     hooks = active_hooks(debug=options["debug"])
-    weave = uuid.uuid4().hex
+    weave = os.urandom(16).hex()
     environments: dict[str, Mapping[str, Any]] = {}
     runs: list[TaskRun] = []
     for node in graph.nodes:
