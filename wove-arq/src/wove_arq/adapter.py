@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from wove.backend.threads import in_daemon_thread
 from wove.integrations.base import BackendAdapter, JobState
+from wove.integrations.gathering import Gathering
+from wove.integrations.jobs import job_id_of, seconds_left
 from wove_arq.settings import read_settings
 
 if TYPE_CHECKING:
@@ -17,11 +18,7 @@ if TYPE_CHECKING:
 
 # What is larger waits at the callback receiver instead: ARQ encodes jobs on the event loop.
 _LARGEST_PAYLOAD = 256 * 1024
-# Cancels of one moment, such as those of a whole map, become one conversation with Redis.
-_GATHER_SECONDS = 0.005
 _CLOSE_SECONDS = 1.0
-# ARQ's own limits are for weaves that are gone; one that is there comes first.
-_MARGIN_SECONDS = 5
 # How long a job that was stopped is waited for, to remove what ARQ keeps of it.
 _REMOVAL_SECONDS = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
@@ -64,7 +61,6 @@ class ARQAdapter(BackendAdapter):
     )
 
     _jobs: "Jobs | None" = None
-    _gathering: asyncio.Task[None] | None = None
     _removing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -74,7 +70,7 @@ class ARQAdapter(BackendAdapter):
             ConfigurationError: a key is missing or wrong; the message names it and shows an example.
             ConnectionError: Redis cannot be reached; the message names it, without credentials.
         """
-        self._unwanted: list[str] = []
+        self._unwanted = Gathering(self._stop)
         self._stopping: set[str] = set()
         settings = read_settings(self.config, name=self.name)
         # ARQ takes a while to import.
@@ -82,22 +78,18 @@ class ARQAdapter(BackendAdapter):
         self._jobs = jobs.Jobs(settings)
         await self._connected.connect()
 
-    async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> Submitted:
-        """Enqueue one job; its id is the idempotency key, or else the run's id.
-
-        Raises:
-            ConnectionError: Redis cannot be reached.
-            DeliveryError: Redis refuses the job, or another weave's job has the same idempotency key.
-        """
-        (result,) = await self.submit_many([(payload, frame)])
-        if isinstance(result, Exception):
-            raise result
-        return result
-
     async def submit_many(
         self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]
     ) -> Sequence[Submitted | Exception]:
-        """Enqueue several jobs in one go."""
+        """Enqueue jobs in one go; the id of each is the idempotency key, or else the run's id.
+
+        Returns:
+            For each job its handle, or a DeliveryError: Redis refuses the job, or another weave's job has the same
+            idempotency key.
+
+        Raises:
+            ConnectionError: Redis cannot be reached.
+        """
         jobs = [_new_job(payload, frame) for payload, frame in submissions]
         refusals = await self._connected.enqueue(jobs)
         return [refusal or Submitted(job.job_id) for job, refusal in zip(jobs, refusals, strict=True)]
@@ -106,10 +98,7 @@ class ARQAdapter(BackendAdapter):
         """Remove a job that has not begun; let a worker that allows it abort one that runs."""
         if not isinstance(submission, Submitted) or submission.state is not None:
             return
-        self._unwanted.append(submission.job_id)
-        if self._gathering is None:
-            self._gathering = asyncio.get_running_loop().create_task(self._stop_soon())
-        await asyncio.shield(self._gathering)
+        await self._unwanted.add(submission.job_id)
 
     async def poll(self, submissions: Mapping[str, Any]) -> Mapping[str, JobState]:
         """Return what ARQ says about jobs, and whether the workers that began them are still there."""
@@ -126,8 +115,7 @@ class ARQAdapter(BackendAdapter):
         """Wait a moment for jobs that are being stopped, then close the connections."""
         if self._jobs is None:
             return
-        if self._gathering is not None:
-            await asyncio.wait([self._gathering], timeout=_CLOSE_SECONDS)
+        await self._unwanted.close(_CLOSE_SECONDS)
         # Begun by the cancel that was still gathering, perhaps.
         if self._removing is not None:
             await asyncio.wait([self._removing], timeout=_CLOSE_SECONDS)
@@ -141,11 +129,8 @@ class ARQAdapter(BackendAdapter):
             raise RuntimeError(f"The adapter {self.name!r} has not been started.")
         return self._jobs
 
-    async def _stop_soon(self) -> None:
-        await asyncio.sleep(_GATHER_SECONDS)
-        unwanted, self._unwanted = self._unwanted, []
-        self._gathering = None
-        self._stopping |= await self._connected.stop(unwanted)
+    async def _stop(self, job_ids: list[str]) -> None:
+        self._stopping |= await self._connected.stop(job_ids)
         if self._stopping and (self._removing is None or self._removing.done()):
             self._removing = asyncio.get_running_loop().create_task(self._remove_stopped())
 
@@ -181,11 +166,4 @@ class ARQAdapter(BackendAdapter):
 def _new_job(payload: Mapping[str, Any], frame: Mapping[str, Any]) -> "NewJob":
     from wove_arq.jobs import NewJob
 
-    delivery = frame.get("delivery") or {}
-    run_id = str(frame["run_id"])
-    deadline = payload.get("deadline")
-    expires = None
-    # A detached task is meant to outlive its weave.
-    if deadline is not None and delivery.get("delivery_orphan_policy") != "detach":
-        expires = max(math.ceil(deadline - time.time()), 0) + _MARGIN_SECONDS
-    return NewJob(delivery.get("delivery_idempotency_key") or run_id, run_id, payload, expires)
+    return NewJob(job_id_of(frame), str(frame["run_id"]), payload, seconds_left(payload, frame))

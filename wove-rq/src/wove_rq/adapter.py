@@ -3,14 +3,15 @@
 import asyncio
 import hashlib
 import logging
-import math
 import re
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wove.backend.threads import in_daemon_thread
 from wove.integrations.base import BackendAdapter, JobState
+from wove.integrations.gathering import Gathering
+from wove.integrations.jobs import job_id_of, seconds_left
 from wove_rq.settings import read_settings
 
 if TYPE_CHECKING:
@@ -18,11 +19,7 @@ if TYPE_CHECKING:
 
 # What is larger waits at the callback receiver instead: RQ compresses jobs, in the process that submits.
 _LARGEST_PAYLOAD = 256 * 1024
-# Cancels of one moment, such as those of a whole map, become one conversation with Redis.
-_GATHER_SECONDS = 0.005
 _CLOSE_SECONDS = 3.0
-# RQ's own limits are for weaves that are gone; one that is there comes first.
-_MARGIN_SECONDS = 5
 # How long a job that was stopped is waited for, to remove what RQ keeps of it.
 _REMOVAL_SECONDS = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
@@ -75,11 +72,9 @@ class RQAdapter(BackendAdapter):
             ConfigurationError: a key is missing or wrong; the message names it and shows an example.
             ConnectionError: Redis cannot be reached; the message names it, without credentials.
         """
-        self._unwanted: list[str] = []
+        self._unwanted = Gathering(self._stop)
         self._stopping: set[str] = set()
-        self._gathering: asyncio.Task[None] | None = None
         self._removing: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._settings = read_settings(self.config, name=self.name)
         await in_daemon_thread(self._connect)
 
@@ -90,22 +85,18 @@ class RQAdapter(BackendAdapter):
         self._jobs = Jobs(self._settings)
         self._jobs.connect()
 
-    async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> Submitted:
-        """Enqueue one job; its id is the idempotency key, or else the run's id.
-
-        Raises:
-            ConnectionError: Redis cannot be reached.
-            DeliveryError: Redis refuses the job, or another weave's job has the same idempotency key.
-        """
-        (result,) = await self.submit_many([(payload, frame)])
-        if isinstance(result, Exception):
-            raise result
-        return result
-
     async def submit_many(
         self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]
     ) -> Sequence[Submitted | Exception]:
-        """Enqueue several jobs in one go."""
+        """Enqueue jobs in one go; the id of each is the idempotency key, or else the run's id.
+
+        Returns:
+            For each job its handle, or a DeliveryError: Redis refuses the job, or another weave's job has the same
+            idempotency key.
+
+        Raises:
+            ConnectionError: Redis cannot be reached.
+        """
         return await in_daemon_thread(self._enqueue, submissions)
 
     def _enqueue(self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[Submitted | Exception]:
@@ -117,10 +108,7 @@ class RQAdapter(BackendAdapter):
         """Remove a job that has not begun; end one that runs, unless ``terminate_on_cancel`` is off."""
         if not isinstance(submission, Submitted) or submission.state is not None:
             return
-        self._unwanted.append(submission.job_id)
-        if self._gathering is None:
-            self._gathering = self._spawn(self._stop_soon())
-        await asyncio.shield(self._gathering)
+        await self._unwanted.add(submission.job_id)
 
     async def poll(self, submissions: Mapping[str, Any]) -> Mapping[str, JobState]:
         """Return what RQ says about jobs, and whether their workers are still there."""
@@ -138,11 +126,10 @@ class RQAdapter(BackendAdapter):
         if self._jobs is None:
             return
         deadline = time.monotonic() + _CLOSE_SECONDS
-        # One that stops jobs begins another that removes them.
-        while self._tasks and (left := deadline - time.monotonic()) > 0:
-            await asyncio.wait(list(self._tasks), timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        for task in self._tasks:
-            task.cancel()
+        await self._unwanted.close(_CLOSE_SECONDS)
+        if self._removing is not None:
+            await asyncio.wait([self._removing], timeout=max(deadline - time.monotonic(), 0.0))
+            self._removing.cancel()
         await in_daemon_thread(self._jobs.close)
 
     @property
@@ -151,19 +138,10 @@ class RQAdapter(BackendAdapter):
             raise RuntimeError(f"The adapter {self.name!r} has not been started.")
         return self._jobs
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _stop_soon(self) -> None:
-        await asyncio.sleep(_GATHER_SECONDS)
-        unwanted, self._unwanted = self._unwanted, []
-        self._gathering = None
-        self._stopping |= await in_daemon_thread(self._connected.stop, unwanted)
+    async def _stop(self, job_ids: list[str]) -> None:
+        self._stopping |= await in_daemon_thread(self._connected.stop, job_ids)
         if self._stopping and (self._removing is None or self._removing.done()):
-            self._removing = self._spawn(self._remove_stopped())
+            self._removing = asyncio.get_running_loop().create_task(self._remove_stopped())
 
     async def _remove_stopped(self) -> None:
         """Remove what RQ keeps of stopped jobs, as soon as they have ended."""
@@ -187,22 +165,17 @@ class RQAdapter(BackendAdapter):
 def _new_job(payload: Mapping[str, Any], frame: Mapping[str, Any]) -> "NewJob":
     from wove_rq.jobs import NewJob
 
-    delivery = frame.get("delivery") or {}
-    key = delivery.get("delivery_idempotency_key")
     options: dict[str, Any] = {
         "description": f"wove: {payload.get('task_name') or payload.get('task_id')}",
         # RQ's own default would end every job after three minutes.
         "job_timeout": -1,
     }
-    deadline = payload.get("deadline")
-    # A detached task is meant to outlive its weave.
-    if deadline is not None and delivery.get("delivery_orphan_policy") != "detach":
-        left = max(math.ceil(deadline - time.time()), 0) + _MARGIN_SECONDS
+    left = seconds_left(payload, frame)
+    if left is not None:
         options |= {"job_timeout": left, "ttl": left}
-    run_id = str(frame["run_id"])
-    return NewJob(_job_id(key) if key else run_id, run_id, payload, options)
+    return NewJob(_legal(job_id_of(frame)), str(frame["run_id"]), payload, options)
 
 
-def _job_id(key: str) -> str:
-    """Return an idempotency key in characters that RQ takes."""
-    return key if _LEGAL_ID.fullmatch(key) else f"key-{hashlib.sha256(key.encode()).hexdigest()[:40]}"
+def _legal(job_id: str) -> str:
+    """Return an idempotency key in characters that RQ takes. Run ids are legal as they are."""
+    return job_id if _LEGAL_ID.fullmatch(job_id) else f"key-{hashlib.sha256(job_id.encode()).hexdigest()[:40]}"

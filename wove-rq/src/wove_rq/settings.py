@@ -9,10 +9,10 @@ from typing import Any
 from wove.errors import ConfigurationError
 from wove.integrations.settings import (
     Setting,
+    accept_anything,
     check_flag,
     check_mapping,
     check_moment,
-    accept_anything,
     check_options,
     check_seconds,
     check_settings,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from wove.backend.threads import in_daemon_thread
 from wove.integrations.base import BackendAdapter
+from wove.integrations.gathering import Gathering
+from wove.integrations.jobs import is_detached
 from wove_taskiq.settings import read_settings
 
 if TYPE_CHECKING:
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
 # What is larger waits at the callback receiver instead: Taskiq encodes messages on the event loop, and a message is
 # named by its text when it has to be removed from a list.
 _LARGEST_PAYLOAD = 64 * 1024
-# Cancels of one moment, such as those of a whole map, become one conversation with Redis.
-_GATHER_SECONDS = 0.005
 _CLOSE_SECONDS = 3.0
 # How soon what is left in a stream of a task that has ended is removed.
 _SWEEP_SECONDS, _LONGEST_PAUSE = 0.5, 5.0
@@ -71,7 +71,6 @@ class TaskiqAdapter(BackendAdapter):
     }
 
     _jobs: "Jobs | None" = None
-    _gathering: asyncio.Task[None] | None = None
     _sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -81,36 +80,30 @@ class TaskiqAdapter(BackendAdapter):
             ConfigurationError: a key is missing or wrong; the message names it and shows an example.
             ConnectionError: the broker cannot be reached; the message names it, without credentials.
         """
-        self._unwanted: list[Entry] = []
         self._pause = _SWEEP_SECONDS
         settings = read_settings(self.config, name=self.name)
         # Taskiq takes a while to import.
         jobs = await in_daemon_thread(import_module, "wove_taskiq.jobs")
         self._jobs = jobs.Jobs(settings)
+        self._unwanted: Gathering[Entry] = Gathering(self._connected.remove)
         await self._connected.connect()
-
-    async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> Submitted:
-        """Send one message; its id is the run's.
-
-        Raises:
-            ConnectionError: the broker cannot be reached.
-            DeliveryError: it, or a middleware of the project, refuses the task.
-        """
-        (result,) = await self.submit_many([(payload, frame)])
-        if isinstance(result, Exception):
-            raise result
-        return result
 
     async def submit_many(
         self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]
     ) -> Sequence[Submitted | Exception]:
-        """Send several messages in one go."""
+        """Send messages in one go; the id of each is the run's.
+
+        Returns:
+            For each message its handle, or a DeliveryError: the broker, or a middleware of the project, refuses it.
+
+        Raises:
+            ConnectionError: the broker cannot be reached.
+        """
         jobs = [(str(frame["run_id"]), payload) for payload, frame in submissions]
         entries = await self._connected.send(jobs)
         self._pause = _SWEEP_SECONDS
         for (_, frame), entry in zip(submissions, entries, strict=True):
-            is_detached = (frame.get("delivery") or {}).get("delivery_orphan_policy") == "detach"
-            if is_detached and not isinstance(entry, Exception):
+            if is_detached(frame) and not isinstance(entry, Exception):
                 self._connected.let_outlive(entry)
         if self._connected.has_sent and (self._sweeping is None or self._sweeping.done()):
             self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
@@ -123,17 +116,13 @@ class TaskiqAdapter(BackendAdapter):
         """Remove a message that no worker has taken. A worker that has is told by the answer to its next event."""
         if not isinstance(submission, Submitted) or submission.entry.item is None:
             return
-        self._unwanted.append(submission.entry)
-        if self._gathering is None:
-            self._gathering = asyncio.get_running_loop().create_task(self._remove_soon())
-        await asyncio.shield(self._gathering)
+        await self._unwanted.add(submission.entry)
 
     async def close(self) -> None:
         """Remove what there is to be removed, then close the connections."""
         if self._jobs is None:
             return
-        if self._gathering is not None:
-            await asyncio.wait([self._gathering], timeout=_CLOSE_SECONDS)
+        await self._unwanted.close(_CLOSE_SECONDS)
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.wait([self._sweeping], timeout=_CLOSE_SECONDS)
@@ -145,12 +134,6 @@ class TaskiqAdapter(BackendAdapter):
         if self._jobs is None:
             raise RuntimeError(f"The adapter {self.name!r} has not been started.")
         return self._jobs
-
-    async def _remove_soon(self) -> None:
-        await asyncio.sleep(_GATHER_SECONDS)
-        unwanted, self._unwanted = self._unwanted, []
-        self._gathering = None
-        await self._connected.remove(unwanted)
 
     async def _sweep(self) -> None:
         while self._connected.has_sent:

@@ -8,6 +8,7 @@ from acme_queue.client import Client, Job
 from wove import BackendAdapter
 from wove.errors import ConfigurationError
 from wove.integrations.base import JobState
+from wove.integrations.jobs import job_id_of
 from wove.integrations.settings import Setting, check_settings, check_text
 
 
@@ -59,15 +60,15 @@ class AcmeQueueAdapter(BackendAdapter):
 
     async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> str:
         """Add a job and return its id: the idempotency key, or else the run's id."""
-        job_id = _job_id(frame)
+        job_id = job_id_of(frame)
         await asyncio.to_thread(self._client.enqueue, self._queue, {job_id: payload})
         return job_id
 
     async def submit_many(self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Sequence[str]:
         """Add the jobs of a mapped task in one transaction."""
-        jobs = {_job_id(frame): payload for payload, frame in submissions}
+        jobs = {job_id_of(frame): payload for payload, frame in submissions}
         await asyncio.to_thread(self._client.enqueue, self._queue, jobs)
-        return [_job_id(frame) for _, frame in submissions]
+        return [job_id_of(frame) for _, frame in submissions]
 
     async def cancel(self, run_id: str, submission: Any, frame: dict[str, Any]) -> None:
         """Remove a queued job, or have a running one stopped with SIGTERM."""
@@ -78,11 +79,6 @@ class AcmeQueueAdapter(BackendAdapter):
         """Say how jobs are doing; one that is not in the queue any more is gone."""
         known = await asyncio.to_thread(self._client.jobs, list(submissions.values()))
         return {run_id: _state_of(known.get(job_id)) for run_id, job_id in submissions.items()}
-
-
-def _job_id(frame: Mapping[str, Any]) -> str:
-    delivery = frame.get("delivery") or {}
-    return str(delivery.get("delivery_idempotency_key") or frame["run_id"])
 
 
 def _state_of(job: Job | None) -> JobState:

@@ -81,7 +81,7 @@ class BackendAdapter:
 
     async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> Any:
         """Hand one payload to the backend, its Wove fields unchanged, and return the backend's handle of the
-        submission.
+        submission. The default calls `submit_many`.
 
         Args:
             payload: the JSON-safe payload that the worker gives to ``wove.integrations.worker.run`` or ``arun``.
@@ -92,7 +92,12 @@ class BackendAdapter:
         Raises:
             Exception: any; it becomes the task's failure, as a retryable one.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not implement submit()")
+        if type(self).submit_many is BackendAdapter.submit_many:
+            raise NotImplementedError(f"{type(self).__name__} does not implement submit()")
+        (result,) = await self.submit_many([(payload, frame)])
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     async def submit_many(self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Sequence[Any]:
         """Hand over several payloads at once; used only where a class overrides it.
