@@ -221,6 +221,55 @@ def test_lambdas_are_numbered() -> None:
     assert w.result.lambda_3 == (1, [2, 4])
 
 
+def test_a_lambda_takes_no_name_that_a_task_or_an_initial_value_has() -> None:
+    with weave(lambda_1="value") as w:
+
+        @w.do
+        def lambda_2() -> str:
+            return "task"
+
+        w.do(lambda: "lambda")
+    assert list(w.result) == ["task", "lambda"]
+    assert w.result.lambda_3 == "lambda"
+
+
+@pytest.mark.parametrize("declared", [5, "numbers", None])
+def test_what_cannot_be_called_is_no_task(declared: Any) -> None:
+    with pytest.raises(TypeError, match=rf"@w\.do: a task is a function or another callable, not {declared!r}"):
+        weave().do([1, 2])(declared)
+
+
+def test_a_task_that_is_declared_after_the_block_is_refused() -> None:
+    with weave() as w:
+        w.do(lambda: 1)
+    with pytest.raises(RuntimeError, match=r"Task 'late' would never run: the block .* has ended\. .* inside the block"):
+
+        @w.do
+        def late(lambda_1: int) -> int:
+            return lambda_1
+
+    assert list(w.result) == [1]
+
+
+def test_a_task_that_is_declared_by_a_running_task_is_refused() -> None:
+    with weave() as w:
+
+        @w.do
+        def outer() -> None:
+            w.do(lambda: 1)
+
+    with pytest.raises(RuntimeError, match=r"Task '<lambda>' would never run: .* merge\(\)"):
+        _ = w.result.outer
+
+
+def test_tasks_may_be_declared_before_the_block() -> None:
+    w = weave()
+    w.do(lambda: 1)
+    with w:
+        w.do(lambda lambda_1: lambda_1 + 1)
+    assert list(w.result) == [1, 2]
+
+
 def test_a_function_may_be_declared_by_a_call() -> None:
     with weave() as w:
         w.do(retries=1)(seven)
@@ -312,6 +361,12 @@ def test_data_is_empty_without_initial_values() -> None:
             return data
 
     assert w.result.a == {}
+
+
+def test_a_method_may_hand_over_its_object() -> None:
+    with weave(self="the object") as w:
+        w.do(lambda self: self)
+    assert w.result.final == "the object"
 
 
 def test_each_task_has_a_data_dict_of_its_own() -> None:

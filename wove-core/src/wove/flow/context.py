@@ -65,6 +65,7 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
 
     def __init__(
         self,
+        /,  # So that a method may hand over its object: weave(self=self).
         parent: type[Weave] | None = None,
         *,
         debug: bool | None = None,
@@ -102,6 +103,8 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
         if parent is not None:
             self._inherit(parent)
         self._result = WoveResult(self._options["error_mode"])
+        self._lambdas = 0
+        self._over = False
 
     # --- declaring ---
 
@@ -123,12 +126,20 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
         Raises:
             OptionError: an option is misspelled, misplaced or has a bad value.
             ReservedNameError: the name is a result attribute's, or already taken in this weave.
+            RuntimeError: the block has ended, so the task would never run.
         """
         if type(source) is FunctionType or (callable(source) and not is_iterable(source)):
             return self._declare(source, source=UNMAPPED, options=options)
         return partial(self._declare, source=source, options=options)
 
     def _declare(self, function: F, *, source: object, options: Mapping[str, object]) -> F:
+        if not callable(function):
+            raise TypeError(f"@w.do: a task is a function or another callable, not {function!r}.")
+        if self._over:
+            raise RuntimeError(
+                f"Task {name_of(function)!r} would never run: the block of its weave has ended. Declare it inside the block; "
+                "what a running task needs, it calls with merge()."
+            )
         name = self._free_name(function)
         parent = self._specs[name] if name in self._inherited else None
         self._specs[name] = declare(name, function, source, options, parent=parent)
@@ -138,7 +149,7 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
     def _free_name(self, function: Callable[..., Any]) -> str:
         name = name_of(function)
         if name == "<lambda>":
-            return f"lambda_{sum(spec.startswith('lambda_') for spec in self._specs) + 1}"
+            return self._free_lambda_name()
         if name in RESERVED:
             _refuse_reserved(name, f"Task {name!r}")
         if name in self._values:
@@ -146,6 +157,13 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
         if name in self._specs and name not in self._inherited:
             raise ReservedNameError(f"Task {name!r} is already declared in this weave. Rename one of them.")
         return name
+
+    def _free_lambda_name(self) -> str:
+        while True:
+            self._lambdas += 1
+            name = f"lambda_{self._lambdas}"
+            if name not in self._specs and name not in self._values:
+                return name
 
     def _inherit(self, parent: object) -> None:
         if not (isinstance(parent, type) and issubclass(parent, Weave)):
@@ -179,11 +197,13 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
     # --- running ---
 
     def __enter__(self) -> Self:
+        self._over = False
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._over = True
         if error is not None:
             return
         if self._options["background"]:
@@ -194,11 +214,13 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
             self._leave()
 
     async def __aenter__(self) -> Self:
+        self._over = False
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._over = True
         if error is not None:
             return
         if self._options["background"]:
