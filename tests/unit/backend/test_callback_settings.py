@@ -123,6 +123,14 @@ def test_the_applications_server_needs_a_callback_url() -> None:
     assert not read_callback_settings({"callback_server": "application", "callback_url": "http://web"}).own_server
 
 
+@pytest.mark.parametrize("path", ["/hooks", "/hooks/", "/hooks/wove/events", "/hooks/wove/events/"])
+def test_the_applications_callback_url_may_be_where_the_receiver_is_mounted(path: str) -> None:
+    settings = read_callback_settings(
+        {"callback_server": "application", "callback_url": f"https://app.internal{path}", "callback_token": "token"}
+    )
+    assert settings.public_url == "https://app.internal/hooks/wove/events/token"
+
+
 def test_a_shared_secret_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WOVE_TEST_SECRET", SECRET)
     settings = read_callback_settings({"callback_security": "env:WOVE_TEST_SECRET"})

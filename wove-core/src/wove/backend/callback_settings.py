@@ -69,7 +69,8 @@ def read_callback_settings(config: Mapping[str, Any]) -> CallbackSettings:
     Keys:
         ``callback_host`` (``"127.0.0.1"``) and ``callback_port`` (0, any free one): where Wove listens.
         ``callback_url``: what workers call, where that differs. An empty path, ``/`` or ``/wove/events`` is completed
-        to ``/wove/events/<token>``; any other path is left alone, for a proxy that rewrites it.
+        to ``/wove/events/<token>``; any other path is left alone, for a proxy that rewrites it. With
+        ``callback_server: "application"`` any other path is where `callback_app` is mounted, and is completed as well.
         ``callback_token``: the token; taken from ``callback_url`` or random if omitted.
         ``callback_security``: absent, ``"signed"`` or ``"env:VAR"``.
         ``callback_max_bytes`` (256 MiB): the largest event, in bytes.
@@ -95,7 +96,7 @@ def read_callback_settings(config: Mapping[str, Any]) -> CallbackSettings:
         port=_whole_number(config, "callback_port", default=0, least=0, most=65535),
         token=token,
         pinned=pinned is not None,
-        public_url=None if url is None else _completed(url, token),
+        public_url=None if url is None else _completed(url, token, mounted=not own_server),
         security=security,
         secret=secrets.token_bytes(32) if security in (None, "signed") else shared_secret(security or ""),
         pickles=_choice(config, "results", "pickle", "json") == "pickle",
@@ -177,13 +178,13 @@ def _token(config: Mapping[str, Any], url: SplitResult | None) -> str | None:
     return token
 
 
-def _completed(url: SplitResult, token: str) -> str:
+def _completed(url: SplitResult, token: str, *, mounted: bool) -> str:
     path = url.path
     found = _EVENTS_PATH.fullmatch(path)
     if found is not None:
         path = f"{found['base']}/{token}"
-    elif path in ("", "/"):
-        path = f"{EVENTS_PATH}/{token}"
+    elif mounted or path in ("", "/"):
+        path = f"{path.rstrip('/')}{EVENTS_PATH}/{token}"
     return url._replace(path=path).geturl()
 
 
