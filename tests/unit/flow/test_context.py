@@ -242,7 +242,9 @@ def test_what_cannot_be_called_is_no_task(declared: Any) -> None:
 def test_a_task_that_is_declared_after_the_block_is_refused() -> None:
     with weave() as w:
         w.do(lambda: 1)
-    with pytest.raises(RuntimeError, match=r"Task 'late' would never run: the block .* has ended\. .* inside the block"):
+    with pytest.raises(
+        RuntimeError, match=r"Task 'late' would never run: the block .* has ended\. .* inside the block"
+    ):
 
         @w.do
         def late(lambda_1: int) -> int:

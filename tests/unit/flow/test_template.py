@@ -229,13 +229,68 @@ def test_static_and_class_methods_are_tasks_in_either_order_of_the_decorators(ou
     assert list(w.result) == [1, ("Static", 1)]
 
 
-def test_a_misspelled_option_of_a_method_is_refused_when_the_weave_is_created() -> None:
-    class Misspelled(Weave):
-        @Weave.do(retires=2)  # type: ignore[call-overload, untyped-decorator, unused-ignore]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"retires": 2}, r"no option named 'retires'. Did you mean 'retries'\?"),
+        ({"timeout": "30"}, "timeout must be a positive, finite number of seconds, or None, not '30'"),
+    ],
+)
+def test_a_wrong_option_of_a_method_is_refused_where_it_stands(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=rf"^@Weave\.do on task 'a': {message}"):
+
+        class Wrong(Weave):
+            @Weave.do(**options)
+            def a(self) -> None: ...
+
+
+def test_an_option_of_maps_on_a_method_that_is_not_mapped_is_refused_when_the_weave_is_created() -> None:
+    class Unmapped(Weave):
+        @Weave.do(workers=2)
         def a(self) -> None: ...
 
-    with pytest.raises(OptionError, match=r"task 'a': no option named 'retires'. Did you mean 'retries'\?"):
-        weave(Misspelled)
+    class Inheriting(Unmapped): ...
+
+    with pytest.raises(OptionError, match=r"^@Weave\.do on task 'a' of Unmapped: workers has a meaning on mapped"):
+        weave(Inheriting)
+
+
+def test_a_method_that_is_mapped_over_nothing_to_iterate_over_is_refused() -> None:
+    class Wrong(Weave):
+        @Weave.do(5)
+        def a(self, item: int) -> None: ...
+
+    with pytest.raises(OptionError, match=r"of Wrong: .* not over 'int'\. Write @Weave\.do\(\[\.\.\.\]\)"):
+        weave(Wrong)
+
+
+def test_each_weave_initializes_an_instance_of_its_own() -> None:
+    class Counting(Weave):
+        def __init__(self, start: int = 5) -> None:
+            self.counted = [start]
+
+        @Weave.do
+        def a(self) -> list[int]:
+            self.counted.append(1)
+            return self.counted
+
+    results = []
+    for _ in range(2):
+        with weave(Counting) as w:
+            pass
+        results.append(w.result.a)
+    assert results == [[5, 1], [5, 1]]
+
+
+def test_a_class_whose_init_needs_arguments_is_refused_when_the_weave_is_created() -> None:
+    class Demanding(Weave):
+        def __init__(self, url: str) -> None: ...
+
+        @Weave.do
+        def a(self) -> None: ...
+
+    with pytest.raises(TypeError, match=r"^weave\(Demanding\): nobody can pass url to its __init__\. Give .* defaults"):
+        weave(Demanding)
 
 
 def test_a_method_of_the_name_of_an_initial_value_is_a_name_error() -> None:

@@ -137,8 +137,8 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
             raise TypeError(f"@w.do: a task is a function or another callable, not {function!r}.")
         if self._over:
             raise RuntimeError(
-                f"Task {name_of(function)!r} would never run: the block of its weave has ended. Declare it inside the block; "
-                "what a running task needs, it calls with merge()."
+                f"Task {name_of(function)!r} would never run: the block of its weave has ended. "
+                "Declare it inside the block; what a running task needs, it calls with merge()."
             )
         name = self._free_name(function)
         parent = self._specs[name] if name in self._inherited else None

@@ -85,24 +85,28 @@ def declare(
     options: Mapping[str, object],
     *,
     parent: "TaskSpec | None" = None,
+    where: str | None = None,
 ) -> TaskSpec:
-    """Make a task from what ``@w.do`` was given.
+    """Make a task from what ``@w.do`` or ``@Weave.do`` was given.
 
     Args:
         name: the task's name.
         function, source, options: what was given.
         parent: the task that this one overrides; what is not given comes from there.
+        where: the place, for messages; ``@w.do`` on this task if omitted.
 
     Raises:
         OptionError: an option is unknown, misplaced or has a bad value, or the map source is nothing to iterate over.
     """
+    where = where or f"@w.do on task {name!r}"
     if options:
         mapped = source is not UNMAPPED or (parent is not None and parent.mapped)
-        check_options(options, where=f"@w.do on task {name!r}", mapped=mapped)
+        check_options(options, where=where, mapped=mapped)
     if source is not UNMAPPED and not isinstance(source, str) and not is_iterable(source):
+        do = where.partition(" ")[0]
         raise OptionError(
-            f"@w.do on task {name!r}: a task is mapped over an iterable or over the name of a task or initial value, "
-            f"not over {type(source).__name__!r}. Write @w.do([...]) or @w.do('name')."
+            f"{where}: a task is mapped over an iterable or over the name of a task or initial value, "
+            f"not over {type(source).__name__!r}. Write {do}([...]) or {do}('name')."
         )
     spec = TaskSpec(name, function, source=source, options=options or _NO_OPTIONS)
     return spec if parent is None else spec.overriding(parent)
