@@ -78,6 +78,17 @@ def test_a_grpc_target_is_needed() -> None:
         grpc()
 
 
+def test_a_grpc_target_may_be_the_url_that_the_service_prints() -> None:
+    plain, secure = grpc(target="grpc://127.0.0.1:50051"), grpc(target="grpcs://localhost:50051/")
+    assert (plain.host, plain.tls) == ("127.0.0.1:50051", False)
+    assert (secure.host, secure.tls) == ("localhost:50051", True)
+
+
+def test_a_grpc_target_with_the_scheme_of_another_transport_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="target must be host:port, like .*, not http://"):
+        grpc(target="http://127.0.0.1:50051")
+
+
 def test_the_grpc_method_can_be_chosen() -> None:
     assert grpc(target="localhost:1").target == "/wove.network_executor.WorkerService/Send"
     assert grpc(target="localhost:1", method="/acme.Tasks/Run").target == "/acme.Tasks/Run"

@@ -54,3 +54,10 @@ def test_an_unknown_transport_is_refused(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         main(["smtp"])
     assert "invalid choice: 'smtp'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["65536", "-1", "http"])
+def test_what_is_no_port_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["http", f"--port={port}"])
+    assert f"argument --port: must be a whole number from 0 to 65535, not {port!r}" in capsys.readouterr().err

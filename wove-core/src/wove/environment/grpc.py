@@ -26,6 +26,7 @@ _SETTINGS = (
 _PROBE_SECONDS = 5.0
 _SECONDS_FOR_THE_END = 0.2
 _LARGEST_MESSAGE = 2**31 - 1
+_URL_SCHEMES = ("grpc", "grpcs", "http", "https", "ws", "wss")
 _USELESS = ("UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_ARGUMENT", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED")
 
 
@@ -127,7 +128,8 @@ class GrpcEnvironmentExecutor(NetworkExecutor):
     ``/wove.network_executor.WorkerService/Send``; ``secure``: TLS, by default for another machine;
     ``root_certificates``: PEM text, or the path of a PEM file; ``metadata``: a dict of extra metadata; ``timeout``:
     seconds that one task's answer may take in all, None for no limit; ``security``, ``max_response_bytes`` and
-    ``insecure`` as for the http executor.
+    ``insecure`` as for the http executor. ``target`` may also be ``grpc://host:port``, as Wove's service prints it, or
+    ``grpcs://host:port``, which demands TLS.
 
     Where the service is Wove's own, its streaming method is used instead of the default one, so that signs of life come
     through.
@@ -151,7 +153,7 @@ class GrpcEnvironmentExecutor(NetworkExecutor):
 
 def _settings(environment: str, config: Mapping[str, Any]) -> NetworkSettings:
     reader = ConfigReader(environment, config, _SETTINGS)
-    target = reader.text("target", "workers.internal:50051")
+    target, demands_tls = _target(reader)
     method = reader.get("method", DEFAULT_METHOD, _is_method, "text of the form '/package.Service/Method'")
     local = _is_local(target)
     insecure = reader.flag("insecure", False)
@@ -162,7 +164,7 @@ def _settings(environment: str, config: Mapping[str, Any]) -> NetworkSettings:
         host=target,
         port=0,
         target=method,
-        tls=reader.flag("secure", certificates is not None or not (local or insecure)),
+        tls=reader.flag("secure", demands_tls or certificates is not None or not (local or insecure)),
         security=reader.security(),
         headers=tuple((name.lower(), value) for name, value in reader.pairs("metadata")),
         timeout=reader.seconds("timeout", None),
@@ -173,6 +175,17 @@ def _settings(environment: str, config: Mapping[str, Any]) -> NetworkSettings:
     )
     reader.check_safety(settings, local=local, insecure=insecure)
     return settings
+
+
+def _target(reader: ConfigReader) -> tuple[str, bool]:
+    """Return the target, and whether it demands TLS. Wove's service prints its own as a URL."""
+    target = reader.text("target", "workers.internal:50051")
+    scheme, separator, rest = target.partition("://")
+    if not separator or scheme not in _URL_SCHEMES:
+        return target, False
+    if scheme not in ("grpc", "grpcs"):
+        raise reader.refuse(f"target must be host:port, like 'workers.internal:50051', not {scheme}://...")
+    return rest.rstrip("/"), scheme == "grpcs"
 
 
 def _is_method(value: object) -> bool:

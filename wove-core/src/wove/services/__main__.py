@@ -59,6 +59,13 @@ def _security(text: str) -> NetworkExecutorSecurity:
     return NetworkExecutorSecurity.from_config(config)
 
 
+def _port(text: str) -> int:
+    # getaddrinfo takes a larger one modulo 65536.
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 65535, not {text!r}")
+    return int(text)
+
+
 def _check_safety(options: argparse.Namespace, security: NetworkExecutorSecurity) -> None:
     if bool(options.tls_cert) != bool(options.tls_key):
         raise ConfigurationError("--tls-cert and --tls-key belong together.")
@@ -92,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("transport", choices=tuple(_PORTS), help="what clients speak; http and websocket share one server")
     add("--host", default="127.0.0.1", help="where to listen (default: %(default)s)")
-    add("--port", type=int, help="0 takes a free one (default: 8900; grpc: 50051)")
+    add("--port", type=_port, help="0 takes a free one (default: 8900; grpc: 50051)")
     add("--path", default="/wove/tasks", help="of the URL (default: %(default)s)")
     add("--security", default="none", help="none, env:NAME, or the JSON of a security dict (default: %(default)s)")
     add("--workers", type=int, help="processes that execute tasks (default: one per processor)")
