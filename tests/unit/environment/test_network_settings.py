@@ -85,7 +85,7 @@ def test_a_grpc_target_may_be_the_url_that_the_service_prints() -> None:
 
 
 def test_a_grpc_target_with_the_scheme_of_another_transport_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="target must be host:port, like .*, not http://"):
+    with pytest.raises(ConfigurationError, match=r"target must be host:port, like .*, not http://"):
         grpc(target="http://127.0.0.1:50051")
 
 

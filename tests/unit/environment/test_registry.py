@@ -70,6 +70,19 @@ def test_an_instance_is_taken_as_it_is() -> None:
     assert coerce_executor(instance) is instance
 
 
+def test_an_object_with_the_four_methods_is_taken_as_it_is() -> None:
+    class FourMethods:
+        start, send, recv, stop = Silent.start, Silent.send, Silent.recv, Silent.stop
+
+    instance = FourMethods()
+    assert coerce_executor(instance) is instance  # type: ignore[comparison-overlap]
+
+
+def test_a_name_is_a_string() -> None:
+    with pytest.raises(ConfigurationError, match="a string like 'stdio', not 5"):
+        build_executor_from_name(5)  # type: ignore[arg-type]
+
+
 def test_nothing_means_local() -> None:
     assert type(coerce_executor(None)) is LocalEnvironmentExecutor
 

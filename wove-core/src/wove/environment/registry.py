@@ -1,7 +1,7 @@
 """Executors by name and by value."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from wove.environment.contract import EnvironmentExecutor
 from wove.errors import ConfigurationError
@@ -59,6 +59,7 @@ def build_executor_from_name(name: str) -> EnvironmentExecutor:
     """Return a new executor of a name: a built-in one, or that of an installed backend adapter.
 
     Raises:
+        ConfigurationError: the name is no string.
         UnknownExecutorError: no executor has the name; says what to install, or the nearest name.
         AdapterError: an adapter offers the name, but cannot be used.
     """
@@ -67,6 +68,8 @@ def build_executor_from_name(name: str) -> EnvironmentExecutor:
 
 def named_executor(name: str, *, environment: str | None = None) -> EnvironmentExecutor:
     """Do what `build_executor_from_name` does; errors name the environment."""
+    if not isinstance(name, str):
+        raise ConfigurationError(f"The name of an executor is a string like 'stdio', not {name!r}.")
     if name in _BUILT_IN:
         return _BUILT_IN[name]()
     from wove.environment.backend import BackendAdapterEnvironmentExecutor
@@ -81,7 +84,8 @@ def coerce_executor(executor_value: Any) -> EnvironmentExecutor:
     """Return the executor that a definition's ``executor`` means: the instance itself, or a new one of the name.
 
     Args:
-        executor_value: a name, an `EnvironmentExecutor`, or None for ``"local"``.
+        executor_value: a name, an `EnvironmentExecutor` or another object with its four methods, or None for
+            ``"local"``.
 
     Raises:
         ConfigurationError: it is something else; says what to write instead.
@@ -91,12 +95,17 @@ def coerce_executor(executor_value: Any) -> EnvironmentExecutor:
         return _local()
     if isinstance(executor_value, str):
         return build_executor_from_name(executor_value)
-    if isinstance(executor_value, EnvironmentExecutor):
-        return executor_value
+    if isinstance(executor_value, EnvironmentExecutor) or _has_the_methods(executor_value):
+        return cast("EnvironmentExecutor", executor_value)
     raise ConfigurationError(
         f"An executor is a name or an instance of wove.EnvironmentExecutor, not {executor_value!r}. "
         f"{_advice(executor_value)}"
     )
+
+
+def _has_the_methods(value: object) -> bool:
+    methods = ("start", "send", "recv", "stop")
+    return not isinstance(value, type) and all(callable(getattr(value, method, None)) for method in methods)
 
 
 def _advice(value: object) -> str:

@@ -235,9 +235,13 @@ class ExecutorSession:
 
     async def _start(self) -> _Live:
         executor = self._make_executor()
-        await executor.start(
-            environment_name=self.environment, environment_config=self._config, run_config=self._run_config
-        )
+        try:
+            await executor.start(
+                environment_name=self.environment, environment_config=self._config, run_config=self._run_config
+            )
+        except Exception as failure:  # A custom executor may raise anything.
+            _note_where(failure, self.environment)
+            raise
         live = _Live(executor, Delivery(executor, environment=self.environment, closed=self._shared.withdraw))
         live.pump = asyncio.get_running_loop().create_task(self._pump(live))
         return live
@@ -298,6 +302,16 @@ async def _pass_events(live: _Live) -> None:
         received += 1
         if received % _EVENTS_AT_ONCE == 0:
             await asyncio.sleep(0)
+
+
+def _note_where(failure: Exception, environment: str) -> None:
+    note = f"Raised while environment {environment!r} was started."
+    if f"nvironment {environment!r}" in str(failure) or note in getattr(failure, "__notes__", ()):
+        return
+    try:
+        failure.add_note(note)
+    except Exception:  # An exception class may refuse attributes, as a frozen dataclass does: it goes without.
+        pass
 
 
 def _stopped(environment: str) -> DeliveryOrphanedError:
