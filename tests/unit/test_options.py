@@ -90,6 +90,13 @@ def test_an_option_that_is_nothing_like_any_is_told_all_of_them() -> None:
     assert str(caught.value) == f"@w.do on task 'a': no option named 'zzz'. Options: {', '.join(sorted(TASK_OPTIONS))}."
 
 
+@pytest.mark.parametrize("name", sorted(WEAVE_OPTIONS))
+def test_an_option_of_weaves_is_refused_on_a_task_with_the_place_where_it_belongs(name: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        check_options({name: 1}, where="@w.do on task 'a'")
+    assert str(caught.value) == f"@w.do on task 'a': {name} is an option of a whole weave: weave({name}=...)."
+
+
 def test_an_option_error_is_a_type_error_and_a_configuration_error() -> None:
     assert issubclass(OptionError, TypeError)
     assert issubclass(OptionError, ConfigurationError)

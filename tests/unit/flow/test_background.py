@@ -22,6 +22,7 @@ from wove.errors import (
     TaskCancelledError,
     UnresolvedSignatureError,
 )
+from wove.options import ErrorMode
 from wove.runtime import RuntimeConfig
 
 request = ContextVar("request", default="none")
@@ -140,7 +141,7 @@ def test_an_on_done_that_raises_is_logged(
     wait_until(lambda: wove_threads() <= before, what="the background ends")
     (record,) = [record for record in caplog.records if record.name == "wove"]
     assert record.levelno == logging.ERROR
-    assert "on_done" in record.getMessage()
+    assert record.getMessage().endswith(f"on_done{'_async' if asynchronous else ''}.")
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], kind)
 
@@ -179,9 +180,10 @@ def test_on_done_is_no_place_to_merge_in() -> None:
     assert not isinstance(errors.get(timeout=SECONDS), TaskCancelledError)
 
 
-def test_a_result_that_is_not_there_yet_says_so() -> None:
+@pytest.mark.parametrize("error_mode", ["raise", "return", "exit"])
+def test_a_result_that_is_not_there_yet_says_so_in_every_error_mode(error_mode: ErrorMode) -> None:
     done, go_on = Done(), threading.Event()
-    with weave(background=True, on_done=done) as w:
+    with weave(background=True, on_done=done, error_mode=error_mode) as w:
 
         @w.do
         def task() -> bool:

@@ -107,7 +107,14 @@ def test_the_item_may_have_a_default_if_it_is_the_only_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "has"), [("", "none"), ("x, y", r"2 \(x, y\)"), ("base", "none"), ("x=1, y=2", r"2 \(x, y\)")]
+    ("parameters", "has"),
+    [
+        ("", r"none\. Add one\."),
+        ("base", r"none\. Add one\."),
+        ("x, y", r"2 \(x, y\)\. Give the others defaults, or provide them"),
+        ("x=1, y=2", r"2 \(x, y\)\. Give the others defaults"),
+        ("x, bsae", r"2 \(x, bsae\)\. Did you mean 'base' by 'bsae'\? Give the others defaults"),
+    ],
 )
 def test_a_map_without_exactly_one_item_parameter_is_refused(parameters: str, has: str) -> None:
     with pytest.raises(UnresolvedSignatureError, match=f"'a' must have exactly one parameter .* it has {has}"):
@@ -117,7 +124,7 @@ def test_a_map_without_exactly_one_item_parameter_is_refused(parameters: str, ha
 def test_a_map_over_an_unknown_name_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(
         UnresolvedSignatureError,
-        match=r"'a' is mapped over 'numbrs', which is neither a task nor .* Did you mean 'numbers'?",
+        match=r"'a' is mapped over 'numbrs', which is neither a task nor .* Did you mean 'numbers'\? Declare a task",
     ) as caught:
         graph(task("numbers"), task("a", "x", source="numbrs"))
     assert (caught.value.task, caught.value.parameter) == ("a", "numbrs")
@@ -154,7 +161,7 @@ def test_tasks_that_need_each_other_are_refused_with_the_cycle() -> None:
 
 
 def test_a_task_that_needs_itself_is_a_cycle() -> None:
-    with pytest.raises(CircularDependencyError, match="a -> a"):
+    with pytest.raises(CircularDependencyError, match=r"a -> a \(the task needs its own result\)\. Rename the task"):
         graph(task("a", "a"))
 
 

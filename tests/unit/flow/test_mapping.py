@@ -279,6 +279,13 @@ def test_a_source_task_whose_result_cannot_be_iterated_over_is_a_type_error_of_t
         _ = w.result.item
 
 
+def test_an_initial_value_that_cannot_be_iterated_over_is_not_called_a_result() -> None:
+    with weave(number=5) as w:
+        w.do("number")(lambda item: item)
+    with pytest.raises(TypeError, match=r"mapped over an initial value 'number' of type 'int', which cannot be iter"):
+        _ = w.result.lambda_1
+
+
 @every_way
 @pytest.mark.parametrize("kind", [LookupError, KeyboardInterrupt, SystemExit])
 def test_an_exception_of_the_source_is_the_failure_of_the_map(

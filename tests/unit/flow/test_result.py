@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from wove import WoveResult, weave
-from wove.errors import TaskCancelledError
+from wove.errors import OptionError, TaskCancelledError
 
 Weaves = Any
 
@@ -384,6 +384,13 @@ def test_an_exception_that_cannot_be_shown_is_logged_nevertheless(log: pytest.Lo
     del w
     (record,) = errors(log)
     assert "fails: failed (Unprintable)" in record.getMessage()
+
+
+def test_a_result_of_an_unknown_error_mode_is_refused() -> None:
+    with pytest.raises(
+        OptionError, match=r"WoveResult\(\): error_mode must be 'raise', 'return' or 'exit', not 'exti'"
+    ):
+        WoveResult(error_mode="exti")  # type: ignore[arg-type]
 
 
 def test_asking_a_result_for_what_other_protocols_ask_is_no_task() -> None:

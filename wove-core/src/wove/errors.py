@@ -150,6 +150,9 @@ class CircularDependencyError(WoveError, ValueError):
         super().__init__(
             f"Circular dependency: {' -> '.join(self.cycle)} (each task needs the next). "
             "Break it by renaming a parameter or merging two of the tasks."
+            if len(self.cycle) > 2
+            else f"Circular dependency: {' -> '.join(self.cycle)} (the task needs its own result). "
+            "Rename the task, or what it takes."
         )
 
 

@@ -214,6 +214,8 @@ def check_options(
     """
     for name, value in given.items():
         option = known.get(name)
+        if option is None and name in WEAVE_OPTIONS:
+            raise OptionError(f"{where}: {name} is an option of a whole weave: weave({name}=...).")
         if option is None:
             raise OptionError(
                 f"{where}: no option named {name!r}.{did_you_mean(name, known)} Options: {', '.join(sorted(known))}."

@@ -96,7 +96,9 @@ def _notify(on_done: Any, result: WoveResult) -> None:
         if inspect.isawaitable(answer):
             asyncio.run(_awaited(answer))
     except BaseException:
-        logger.exception("on_done of a background weave raised.")
+        # No representation: that of a partial shows what it was given.
+        named = on_done if hasattr(on_done, "__qualname__") else getattr(on_done, "func", type(on_done))
+        logger.exception("on_done of a background weave raised. It is %s.", getattr(named, "__qualname__", "unnamed"))
 
 
 async def _awaited(awaitable: Any) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from wove.errors import CircularDependencyError, UnresolvedSignatureError, did_you_mean
+from wove.errors import CircularDependencyError, UnresolvedSignatureError, did_you_mean, nearest_name
 from wove.flow.tasks import TaskSpec
 
 DATA = "data"
@@ -132,7 +132,7 @@ class Graph:
             known = [*self._index, *self._values]
             raise UnresolvedSignatureError(
                 f"Task {node.spec.name!r} is mapped over {source!r}, which is neither a task nor an initial value "
-                f"of the weave.{did_you_mean(source, known)}",
+                f"of the weave.{did_you_mean(source, known)} Declare a task of that name or pass weave({source}=...).",
                 task=node.spec.name,
                 parameter=source,
             )
@@ -141,10 +141,16 @@ class Graph:
         candidates = [name for name in unknown if name in spec.parameters.required] or list(unknown)
         if len(candidates) == 1:
             return candidates[0]
-        has = "none" if not candidates else f"{len(candidates)} ({', '.join(candidates)})"
+        known = [*self._index, *self._values]
+        has, advice = "none", "Add one."
+        if candidates:
+            has = f"{len(candidates)} ({', '.join(candidates)})"
+            advice = "Give the others defaults, or provide them as tasks or initial values."
+        nearest = ((name, nearest_name(name, known)) for name in candidates)
+        meant = "".join(f" Did you mean {known_name!r} by {name!r}?" for name, known_name in nearest if known_name)
         raise UnresolvedSignatureError(
             f"Mapped task {spec.name!r} must have exactly one parameter that is no task and no initial value, to "
-            f"receive the item; it has {has}.",
+            f"receive the item; it has {has}.{meant} {advice}",
             task=spec.name,
         )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from wove.errors import TaskCancelledError, did_you_mean
 from wove.flow.runs import TaskRun
 from wove.flow.schedule import TaskState
-from wove.options import ErrorMode
+from wove.options import WEAVE_OPTIONS, ErrorMode, check_options
 
 if TYPE_CHECKING:
     from wove.plugins.timings import TaskTiming
@@ -30,9 +30,13 @@ class WoveResult:
 
     Args:
         error_mode: ``"raise"``, ``"return"`` or ``"exit"``; reading raises in the first and the last.
+
+    Raises:
+        OptionError: the error mode is none of these.
     """
 
     def __init__(self, error_mode: ErrorMode = "raise") -> None:
+        check_options({"error_mode": error_mode}, where="WoveResult()", known=WEAVE_OPTIONS)
         self.timings: dict[str, TaskTiming] = {}
         self._error_mode = error_mode
         self._runs: Mapping[str, TaskRun] = {}
@@ -90,6 +94,9 @@ class WoveResult:
             raise KeyError(_unknown(str(name), self._runs))
         if run.state is TaskState.DONE:
             return run.value
+        if run.state in (TaskState.WAITING, TaskState.RUNNING):
+            # Raised in every error mode: it says something of the reader, not of the task.
+            raise RuntimeError(f"Task {name!r} has no result yet: its weave has not ended.")
         self._unread = False
         failure = _failure_of(run)
         if self._error_mode == "return":
@@ -140,8 +147,6 @@ def _unknown(name: str, runs: Mapping[str, TaskRun]) -> str:
 def _failure_of(run: TaskRun) -> BaseException:
     if run.exception is not None:
         return run.exception
-    if run.state in (TaskState.WAITING, TaskState.RUNNING):
-        return RuntimeError(f"Task {run.name!r} has no result yet: its weave has not ended.")
     if run.blamed is None:
         return TaskCancelledError(run.name)
     cancelled = TaskCancelledError(run.name, failed_task=run.blamed.name)

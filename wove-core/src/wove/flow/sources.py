@@ -39,7 +39,7 @@ def check_source(run: TaskRun, source: Any) -> None:
     if isinstance(source, Iterable) or hasattr(type(source), "__aiter__") or hasattr(type(source), "__getitem__"):
         return
     name = run.node.spec.source_name
-    what = f"the result of {name!r}" if name else "a value"
+    what = f"{'an initial value' if run.node.source_task is None else 'the result of'} {name!r}" if name else "a value"
     kind = type(source).__name__
     raise TypeError(f"Task {run.name!r} is mapped over {what} of type {kind!r}, which cannot be iterated over.")
 
