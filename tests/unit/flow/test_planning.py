@@ -70,6 +70,14 @@ def run(*, task_options: dict[str, Any] | None = None, **weave_options: Any) -> 
 
 
 @pytest.mark.usefixtures("configuration")
+def test_a_plugin_that_observes_cannot_change_options(plans: Plans) -> None:
+    run()
+    for options in (plans.options, plans.tasks["task"]["options"]):
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            options["max_workers"] = 0  # type: ignore[index]
+
+
+@pytest.mark.usefixtures("configuration")
 def test_without_a_configuration_every_option_has_its_built_in_default(plans: Plans) -> None:
     run()
     assert plans.tasks["task"]["environment"] == "default"

@@ -306,10 +306,11 @@ def test_a_plugin_that_could_not_work_is_refused_by_name_and_leaves_no_trace(
 def test_a_name_or_object_is_registered_once(take: Registering) -> None:
     listener = Listener()
     take(listener, "acme")
-    with pytest.raises(AdapterError, match="acme"):
+    with pytest.raises(AdapterError, match=r"name 'acme' is taken by <.*Listener.*unregister\('acme'\) first"):
         register(Listener(), "acme")
-    with pytest.raises(AdapterError, match="already registered"):
-        register(listener, "other")
+    for name in ("acme", "other", None):
+        with pytest.raises(AdapterError, match="Plugin 'acme' is already registered"):
+            register(listener, name)
     _tell("report")
     assert listener.heard == ["report"]
 

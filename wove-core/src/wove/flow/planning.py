@@ -5,6 +5,7 @@ decisions.
 import os
 from collections.abc import Mapping, Sequence
 from contextvars import Context
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from wove.errors import OptionError, did_you_mean
@@ -172,7 +173,7 @@ def _ask_plugins(
     if hooks.wove_veto is not None:
         hooks.wove_veto(weave=weave, plan=plan)
     if hooks.wove_weave_planned is not None:
-        hooks.wove_weave_planned(weave=weave, plan=plan, options=options)
+        hooks.wove_weave_planned(weave=weave, plan=plan, options=MappingProxyType(options))
 
 
 def _planned(run: TaskRun, values: Mapping[str, Any]) -> dict[str, object]:
@@ -184,7 +185,7 @@ def _planned(run: TaskRun, values: Mapping[str, Any]) -> dict[str, object]:
         "mapped": spec.mapped,
         "size": None if items is None else len(items),
         "environment": run.environment,
-        "options": run.options,
+        "options": MappingProxyType(run.options),
     }
 
 

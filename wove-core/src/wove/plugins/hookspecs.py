@@ -66,7 +66,7 @@ def wove_weave_planned(weave: str, plan: ExecutionPlan, options: Mapping[str, ob
     """A weave is about to run.
 
     Args:
-        options: the weave's effective options, such as ``debug`` and ``max_workers``.
+        options: the weave's effective options, such as ``debug`` and ``max_workers``; read-only.
     """
 
 

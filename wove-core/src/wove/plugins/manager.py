@@ -101,6 +101,7 @@ class PluginRegistry:
             name = name or self._free_name(plugin)
             if isinstance(plugin, type):
                 raise AdapterError(f"Plugin {name!r}: register an instance of {plugin.__qualname__}, not the class.")
+            self._check_new(plugin, name)
             try:
                 self._manager.register(plugin, name)
                 _check_implementations(self._manager, plugin, name)
@@ -113,6 +114,16 @@ class PluginRegistry:
                 raise AdapterError(f"Plugin {name!r} cannot be used: {error}. {_DOCUMENTED}") from error
             self.hooks = self.debugging_hooks = None
             return name
+
+    def _check_new(self, plugin: object, name: str) -> None:
+        known = self._manager.get_name(plugin)
+        if known is not None:
+            raise AdapterError(f"Plugin {known!r} is already registered. Unregister it first to give it another name.")
+        if self._manager.has_plugin(name):
+            raise AdapterError(
+                f"Plugin name {name!r} is taken by {self._manager.get_plugin(name)!r}. Choose another name, or call "
+                f"wove.plugins.unregister({name!r}) first."
+            )
 
     def _free_name(self, plugin: object) -> str:
         if isinstance(plugin, ModuleType):

@@ -17,7 +17,7 @@ class PlannedTask(TypedDict):
         mapped: whether it runs once per item.
         size: how many items, or None where that is known only when the task before has run, or for an unmapped task.
         environment: the name of the environment that runs it.
-        options: its effective options, complete.
+        options: its effective options, complete and read-only.
     """
 
     sync: bool
