@@ -24,7 +24,7 @@ from wove import BackendAdapterEnvironmentExecutor
 from wove.backend import BackendCallbackServer, build_backend_payload, payload_to_b64
 from wove.backend.frames import frame_to_bytes
 from wove.testing import Board, Deployment, Fault, FaultProxy, tasks
-from wove.testing.queue_scenarios import free_port
+from wove.testing.servers import free_port
 from wove.testing.stage import Stage, poll_until
 
 ROOT = Path(__file__).parents[2]

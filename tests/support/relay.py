@@ -1,11 +1,13 @@
-"""A TCP relay that can be cut, for tests about connections that break on the way."""
+"""A TCP relay that can be cut and shut, for tests about connections that break and servers that go away."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Coroutine
 from types import TracebackType
 from typing import Self
 
 from wove.backend.loop import IOLoop
+
+HOST = "127.0.0.1"
 
 
 class Relay:
@@ -13,22 +15,32 @@ class Relay:
 
     Attributes:
         port: where it listens.
-        connections: how many it has accepted.
     """
 
-    def __init__(self, target: int, *, delay: float = 0.0) -> None:
+    def __init__(self, target: int) -> None:
         self.port = 0
-        self.connections = 0
         self._target = target
-        self._delay = delay
-        self._open: set[asyncio.StreamWriter] = set()
-        self._pumps: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
         self._background = IOLoop()
-        self._server = self._background.spawn(self._listen()).result(10)
+        self._server: asyncio.Server | None = None
+        self.open()
+
+    def open(self) -> None:
+        """Accept connections, on the same port as before."""
+        self._do(self._open())
 
     def cut(self) -> None:
         """Break all connections; new ones are accepted."""
-        self._background.spawn(self._cut()).result(10)
+        self._do(self._cut())
+
+    def shut(self) -> None:
+        """Break all connections and refuse new ones."""
+        self._do(self._shut())
+
+    def close(self) -> None:
+        """Shut for good."""
+        self.shut()
+        self._background.close()
 
     def __enter__(self) -> Self:
         return self
@@ -36,38 +48,52 @@ class Relay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._background.spawn(self._close()).result(10)
-        self._background.close()
+        self.close()
 
-    async def _listen(self) -> asyncio.Server:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        return server
+    def _do(self, coroutine: Coroutine[object, object, None]) -> None:
+        self._background.spawn(coroutine).result(10.0)
+
+    async def _open(self) -> None:
+        if self._server is None:
+            self._server = await asyncio.start_server(self._accept, HOST, self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _shut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        await self._cut()
 
     async def _cut(self) -> None:
-        for writer in list(self._open):
-            writer.transport.abort()
+        connections = list(self._connections)
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
-    async def _close(self) -> None:
-        self._server.close()
-        await self._cut()
-        for pump in list(self._pumps):
-            pump.cancel()
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.get_running_loop().create_task(self._connect(reader, writer))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        for source, sink in ((reader, back), (there, writer)):
-            pump = asyncio.create_task(self._pump(source, sink))
-            self._pumps.add(pump)
-            pump.add_done_callback(self._pumps.discard)
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers = [writer]
+        try:
+            there, back = await asyncio.open_connection(HOST, self._target)
+            writers.append(back)
+            await asyncio.gather(_pump(reader, back), _pump(there, writer))
+        except asyncio.CancelledError:
+            for each in writers:
+                each.transport.abort()
+            raise
+        except OSError:
+            pass  # One side is gone.
+        finally:
+            for each in writers:
+                each.close()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        self._open.add(sink)
-        with suppress(OSError):
-            while data := await source.read(65536):
-                await asyncio.sleep(self._delay)
-                sink.write(data)
-                await sink.drain()
-        self._open.discard(sink)
-        sink.close()
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    raise ConnectionResetError

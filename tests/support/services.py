@@ -1,22 +1,14 @@
 """Worker services as real processes on loopback ports."""
 
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wove.testing import WorkerProcess
+from tests.support.deployments import AnnouncedWorker
+from wove.testing.servers import free_port
 
 _ROOT = Path(__file__).parents[2]
-ANNOUNCEMENT = "Wove worker service on "
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 class Service:
@@ -31,18 +23,16 @@ class Service:
     def __init__(self, transport: str, *options: str, env: Mapping[str, str] | None = None, workers: int = 2) -> None:
         self.transport = transport
         self.port = free_port()
-        self._announced = 0
         command = [sys.executable, "-m", "wove.services", transport, "--port", str(self.port)]
-        self.worker = WorkerProcess(
+        self.worker = AnnouncedWorker(
             [*command, "--workers", str(workers), *options],
-            ready=self._is_ready,
+            announcement="Wove worker service on ",
             # The functions that tests send are found by their modules' names.
             env={"PYTHONPATH": str(_ROOT), **(env or {})},
         )
 
     def start(self) -> None:
         """Return when the service takes tasks; start it unless it runs."""
-        self._announced = self._announcements()
         self.worker.ensure()
 
     def config(self, **more: Any) -> dict[str, Any]:
@@ -59,9 +49,3 @@ class Service:
             for task in Path(f"/proc/{self.worker.pid}/task").iterdir()
             for child in (task / "children").read_text().split()
         ]
-
-    def _announcements(self) -> int:
-        return self.worker.output().count(ANNOUNCEMENT)
-
-    def _is_ready(self) -> bool:
-        return self._announcements() > self._announced

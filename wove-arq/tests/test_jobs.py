@@ -8,9 +8,10 @@ import pytest
 from arq.connections import ArqRedis, create_pool
 from arq.constants import abort_jobs_ss, in_progress_key_prefix, retry_key_prefix
 from arq.worker import Worker
-from arq_backend import RedisServer, free_port
+from arq_backend import RedisServer
 
 from wove.errors import DeliveryError
+from wove.testing.servers import free_port
 from wove_arq import ARQAdapter
 from wove_arq.adapter import Submitted
 from wove_arq.connecting import to_redis_settings

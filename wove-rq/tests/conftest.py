@@ -9,10 +9,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from rq_backend import RedisServer
-from rq_backend import redis_server as running_redis_server
+
+from tests.support.servers import running_redis
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with running_redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
+    with running_redis(tmp_path_factory.mktemp("redis")) as port:
+        yield RedisServer(port)

@@ -1,24 +1,15 @@
-"""A real Redis server with a private port and directory, and RQ workers, as the kit's `Deployment`."""
+"""RQ workers at a real Redis server, as the kit's `Deployment`."""
 
-import asyncio
 import os
 import signal
-import socket
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
+from tests.support import redis_server
+from tests.support.deployments import AnnouncedWorker, RelayedDeployment
 
-from wove.testing import Deployment, WorkerProcess
-from wove.testing.servers import require_program
-
-HOST = "127.0.0.1"
 # RQ's command, beside the interpreter that runs the tests.
 RQ = str(Path(sys.executable).with_name("rq"))
 PRELOADING = ("--worker-class", "wove_rq.worker.PreloadingWorker")
@@ -26,138 +17,14 @@ PRELOADING = ("--worker-class", "wove_rq.worker.PreloadingWorker")
 _FURNITURE = ("rq:workers", "rq:worker:", "rq:queues", "rq:clean_registries:", "rq:scheduler")
 
 
-class RedisServer:
-    """redis-server without persistence."""
+class RedisServer(redis_server.RedisServer):
+    """A server that RQ uses."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def url(self, port: int | None = None) -> str:
-        """Return the URL, through another port if one is given."""
-        return f"redis://{HOST}:{port or self.port}/0"
-
-    def client(self) -> Any:
-        """Return a client, to be closed by the caller."""
-        return Redis(HOST, self.port, decode_responses=True)
-
-    def contents(self) -> set[str]:
-        """Return the keys that are there on behalf of jobs, with the members of each."""
-        found: set[str] = set()
-        with self.client() as client:
-            for key in client.scan_iter():
-                if key.startswith(_FURNITURE) and not key.endswith(":executions"):
-                    continue
-                found |= {key, *(f"{key}: {each}" for each in _members(client, key))}
-        return found
-
-
-def _members(client: Any, key: str) -> list[str]:
-    match client.type(key):
-        case "list":
-            return list(client.lrange(key, 0, -1))
-        case "hash":
-            return list(client.hkeys(key))
-        case "set":
-            return list(client.smembers(key))
-        case "zset":
-            return list(client.zrange(key, 0, -1))
-    return []
-
-
-@contextmanager
-def redis_server(directory: Path) -> Iterator[RedisServer]:
-    """Run a Redis server."""
-    program = require_program("redis-server", install="apt-get install redis-server")
-    port = free_port()
-    command = [program, "--port", str(port), "--bind", HOST, "--save", "", "--daemonize", "no", "--dir", str(directory)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        _wait_for_port(port, process, seconds=10.0)
-        yield RedisServer(port)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server((HOST, 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
-
-
-def _wait_for_port(port: int, process: "subprocess.Popen[bytes]", *, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"{process.args!r} ended with exit code {process.returncode}.")
-        try:
-            socket.create_connection((HOST, port), timeout=1.0).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"{process.args!r} was not ready within {seconds:g} s.")
-
-
-class Relay:
-    """A port that leads to another one, and can be shut: a server that goes away for those who come through here."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
-        self._thread.start()
-        self._server: asyncio.Server | None = None
-        self._pumps: set[asyncio.Task[None]] = set()
-        self.port = free_port()
-        self.open()
-
-    def open(self) -> None:
-        """Take connections."""
-        if self._server is None:
-            self._server = self._call(asyncio.start_server(self._serve, HOST, self.port))
-
-    def shut(self) -> None:
-        """Refuse connections and break those that there are."""
-        self._call(self._shut())
-
-    def close(self) -> None:
-        """Shut for good."""
-        self.shut()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _call(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10.0)
-
-    async def _shut(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        pumps = list(self._pumps)
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(HOST, self._target)
-        for each in (_pump(reader, back), _pump(there, writer)):
-            pump = self._loop.create_task(each)
-            self._pumps.add(pump)
-            pump.add_done_callback(self._pumps.discard)
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass
-    finally:
-        writer.transport.abort()
+    def names(self, client: Any, key: str) -> set[str]:
+        """Return a key with its members, unless RQ has it anyway."""
+        if key.startswith(_FURNITURE) and not key.endswith(":executions"):
+            return set()
+        return super().names(client, key)
 
 
 def rq_command(url: str, *options: str) -> Sequence[str]:
@@ -170,7 +37,7 @@ def own_command(url: str, *options: str) -> Sequence[str]:
     return [sys.executable, "-m", "wove_rq.worker", "--url", url, *options]
 
 
-class RQDeployment(Deployment):
+class RQDeployment(RelayedDeployment):
     """Workers at a Redis server that weaves reach through a relay.
 
     Args:
@@ -191,80 +58,32 @@ class RQDeployment(Deployment):
         config: dict[str, Any] | None = None,
     ) -> None:
         self.server = server
-        self.relay = Relay(server.port)
         self._config = config or {}
         start = command or rq_command(server.url())
-        env = {"WOVE_SPOOL_DIR": str(directory / "spool"), "PYTHONUNBUFFERED": "1"}
-        self.workers = [_Worker(start, env) for _ in range(workers)]
+        env = {"WOVE_SPOOL_DIR": str(directory / "spool")}
+        made = [_Worker(start, announcement="*** Listening on ", env=env) for _ in range(workers)]
+        super().__init__(server.port, *made)
 
     def environment(self) -> dict[str, Any]:
         """Return the environment; redis_url leads through the relay."""
         config = {"redis_url": self.server.url(self.relay.port), "dead_job_grace": 2.0, **self._config}
         return {"executor": "rq", "executor_config": config}
 
-    def ensure_worker(self) -> None:
-        """Start workers unless they are ready."""
-        for worker in self.workers:
-            worker.ensure()
-
-    def stop_workers(self) -> None:
-        """Kill the workers."""
-        self.kill_worker()
-
-    def kill_worker(self) -> None:
-        """Kill the workers and the processes of their jobs."""
-        for worker in self.workers:
-            worker.kill()
-
-    def terminate_worker(self) -> None:
-        """Begin a warm shutdown."""
-        for worker in self.workers:
-            worker.process.terminate()
-
-    def take_backend_down(self) -> None:
-        """Shut the relay."""
-        self.relay.shut()
-
-    def bring_backend_up(self) -> None:
-        """Open the relay."""
-        self.relay.open()
-
     def leftovers(self) -> Collection[str]:
         """Return everything in Redis that is there on behalf of jobs."""
         return self.server.contents()
 
-    def close(self) -> None:
-        """End everything."""
-        for worker in self.workers:
-            worker.kill()
-            worker.process.close()
-        self.relay.close()
 
-
-class _Worker:
-    def __init__(self, command: Sequence[str], env: dict[str, str]) -> None:
-        self._started = 0
-        self.process = WorkerProcess(command, ready=self._is_ready, env=env, seconds=60.0)
-
-    def ensure(self) -> None:
-        self.process.ensure()
-        self._started = self._times_ready()
-
+class _Worker(AnnouncedWorker):
     def kill(self) -> None:
         # The process of a job is the leader of another group.
-        children = _children(self.process.pid) if self.process.running else []
-        self.process.kill()
+        children = _children(self.pid) if self.running else []
+        super().kill()
         for pid in children:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-
-    def _is_ready(self) -> bool:
-        return self._times_ready() > self._started
-
-    def _times_ready(self) -> int:
-        return self.process.output().count("*** Listening on ")
 
 
 def _children(pid: int) -> list[int]:

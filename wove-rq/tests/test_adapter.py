@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from rq import Queue
 from rq.job import Job
-from rq_backend import RedisServer, free_port
+from rq_backend import RedisServer
 
 from wove.errors import ConfigurationError, DeliveryError
+from wove.testing.servers import free_port
 from wove_rq import RQAdapter
 
 Making = Callable[..., Any]

@@ -31,12 +31,12 @@ def stage(deployment: RQDeployment) -> Iterator[Stage]:
 def test_a_job_outlives_its_worker(deployment: RQDeployment, stage: Stage) -> None:
     running = stage.begin(tasks.wait_at, board=stage.board.address, label="orphan")
     visit = stage.wait_until_known(tasks.wait_at, "orphan")
-    os.kill(deployment.workers[0].process.pid, signal.SIGKILL)
+    os.kill(deployment.workers[0].pid, signal.SIGKILL)
     # Long enough for a worker that is gone to be noticed, twice over.
     assert not running.wait(8.0)
     stage.board.release("orphan")
     assert running.result(SECONDS) == "released"
-    assert visit.pid != deployment.workers[0].process.pid
+    assert visit.pid != deployment.workers[0].pid
 
 
 def test_without_termination_the_answer_to_a_heartbeat_stops_a_task(stage: Stage) -> None:

@@ -14,8 +14,8 @@ from wove.testing.conformance import Conformance
 from wove.testing.deployment import Deployment
 from wove.testing.outcomes import scenario
 from wove.testing.proxy import Fault, FaultProxy
-from wove.testing.queue_scenarios import free_port
 from wove.testing.requests import Request
+from wove.testing.servers import free_port
 from wove.testing.stage import Stage, poll_until
 
 

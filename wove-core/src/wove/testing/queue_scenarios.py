@@ -1,6 +1,5 @@
 """Scenarios about a backend's queue and its jobs: those that wait, those that vanish, what stays behind."""
 
-import socket
 import time
 
 from wove.errors import DeliveryError, DeliveryTimeoutError
@@ -8,6 +7,7 @@ from wove.testing import tasks
 from wove.testing.conformance import Conformance
 from wove.testing.deployment import Deployment
 from wove.testing.outcomes import scenario
+from wove.testing.servers import free_port
 from wove.testing.stage import Stage, poll_until
 
 
@@ -111,10 +111,3 @@ class QueueScenarios(Conformance):
             seconds=self.step_seconds,
             what=f"the backend holds nothing of ours any more; it holds {sorted(deployment.leftovers())}",
         )
-
-
-def free_port(host: str) -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server((host, 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port

@@ -1,7 +1,8 @@
-"""What a test does about a server program that it needs, such as ``redis-server``."""
+"""What a test does about a server that it needs: its program, such as ``redis-server``, and its port."""
 
 import os
 import shutil
+import socket
 
 # Debian installs servers here, and an ordinary user's PATH leaves these directories out.
 _SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -27,3 +28,10 @@ def require_program(name: str, *, install: str) -> str:
             pytest.fail(f"{message} (an error, not a skip, because CI is set)", pytrace=False)
         pytest.skip(message)
     return found
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port of an address that nobody listens on."""
+    with socket.create_server((host, 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
