@@ -99,6 +99,10 @@ def test_a_wrong_argument_is_named(configuration: RuntimeConfig, settings: Mappi
         ),
         ({"executor_config": "x"}, "executor_config must be a dict, or None, not str."),
         ({"executor_config": {1: 2}}, "the keys of executor_config must be strings."),
+        (
+            {"executor": "local", "executor_config": {"max_workers": 8}},
+            "max_workers has no meaning in the executor_config of the local executor. It is an option: let it stand ",
+        ),
     ],
 )
 def test_a_wrong_definition_is_named_with_its_environment(

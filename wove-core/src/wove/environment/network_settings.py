@@ -158,8 +158,9 @@ class ConfigReader:
 
     def url(self, schemes: tuple[str, str], example: str) -> SplitResult:
         """Return ``url``, which must have one of two schemes, the plain one first."""
+        given = self.text("url", example)
         try:
-            url = urlsplit(self.text("url", example))
+            url = urlsplit(given)
             known = url.hostname and url.port != 0
         except ValueError as error:
             raise self.refuse(f"url is malformed: {error}.") from None

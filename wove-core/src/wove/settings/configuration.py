@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 from wove.errors import ConfigurationError, UnknownEnvironmentError
 from wove.options import TASK_OPTIONS, WEAVE_OPTIONS
-from wove.settings.layers import Merged, copied_definition, describe, executor_config
+from wove.settings.layers import LOCAL, Merged, copied_definition, describe, executor_config
 
-LOCAL = "local"
 FALLBACK = "default"
 
 

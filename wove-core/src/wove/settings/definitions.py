@@ -6,7 +6,7 @@ from typing import Any
 
 from wove.errors import OptionError, did_you_mean
 from wove.options import TASK_OPTIONS, WEAVE_OPTIONS, Option, TaskOptions, WeaveOptions, check_options
-from wove.settings.layers import Layer, copied, copied_definition
+from wove.settings.layers import LOCAL, Layer, copied, copied_definition
 
 # `environment` is a word of one task or weave; for all of them it is `default_environment`.
 GENERAL_OPTIONS: Mapping[str, Option] = {
@@ -85,6 +85,8 @@ def _read_definition(given: object, where: str) -> dict[str, object]:
     _refuse_unknown(given, DEFINITION_KEYS, where, _NOT_IN_A_DEFINITION, hint)
     _check_executor(given.get("executor"), where)
     _check_executor_config(given.get("executor_config"), where)
+    if isinstance(given.get("executor"), str) and given["executor"] == LOCAL:
+        _refuse_options_in(given.get("executor_config"), where)
     _check_options(given, where)
     return copied_definition(given)
 
@@ -116,6 +118,16 @@ def _check_executor_config(value: object, where: str) -> None:
         raise OptionError(f"{where}: executor_config must be a dict, or None, not {type(value).__name__}.")
     if not all(isinstance(key, str) for key in value):
         raise OptionError(f"{where}: the keys of executor_config must be strings.")
+
+
+def _refuse_options_in(executor_config: object, where: str) -> None:
+    # Other keys are let pass: where only the executor changes from place to place, they are meant for the other one.
+    for key in executor_config if isinstance(executor_config, Mapping) else ():
+        if key in GENERAL_OPTIONS:
+            raise OptionError(
+                f"{where}: {key} has no meaning in the executor_config of the local executor. It is an option: let it "
+                "stand beside executor."
+            )
 
 
 def _check_options(given: Mapping[str, object], where: str) -> None:

@@ -7,6 +7,8 @@ the farthest to the closest. Everything here is pure, and takes settings for che
 from collections.abc import Mapping
 from typing import NamedTuple
 
+LOCAL = "local"
+
 
 class Layer(NamedTuple):
     """What one place says: a copy of what the user gave there.
