@@ -141,7 +141,7 @@ def test_a_module_that_lacks_the_name_asks_for_the_same_version_of_the_code() ->
 
 @pytest.mark.parametrize("data", [b"", b"garbage", pickle.dumps(1)[:-1]])
 def test_damaged_bytes_are_a_serialization_error(data: bytes) -> None:
-    with pytest.raises(SerializationError, match="Cannot rebuild it"):
+    with pytest.raises(SerializationError, match=r"Cannot rebuild it: .*[^.]\.\Z"):
         loads(data, what="it")
 
 

@@ -184,6 +184,11 @@ def test_json_only_refuses_a_pickled_result_without_loading_it() -> None:
     assert unpickled == []
 
 
+def test_json_only_asks_for_the_plain_error_in_place_of_a_pickled_exception() -> None:
+    frame = deserialize_frame(event("task_error", exception_pickle="AAAA"), pickles=False)
+    assert "send 'error' as a JSON value" in frame["error"]["message"]
+
+
 def test_json_only_takes_the_plain_error_beside_a_pickled_exception() -> None:
     error = {"kind": "ValueError", "message": "bad"}
     wire = event("task_error", error=error, exception_pickle=encode(dumps(Tripwire(), what="it")))

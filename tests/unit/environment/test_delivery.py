@@ -408,6 +408,17 @@ async def test_an_unknown_event_type_fails_that_run_and_names_the_type() -> None
 
 
 @in_virtual_time
+async def test_a_result_event_without_a_result_is_an_error_that_shows_what_it_has() -> None:
+    at = await desk()
+    ticket, answer = at.open(order())
+    at.executor.emit("task_result", ticket, value=3)
+    error = (await answer).error
+    assert isinstance(error, EnvironmentExecutionError)
+    assert "task_result without 'result'; it has: run_id, task_id, type, value" in str(error)
+    await at.close()
+
+
+@in_virtual_time
 async def test_events_of_unknown_runs_are_ignored() -> None:
     at = await desk()
     ticket, answer = at.open(order())
@@ -427,11 +438,12 @@ async def test_an_event_that_names_no_run_is_a_broken_executor(frame: object) ->
     await at.close()
 
 
+@pytest.mark.parametrize("level", [logging.WARNING, "WARNING", "warning"])
 @in_virtual_time
-async def test_log_events_appear_under_the_task_s_logger(caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_events_appear_under_the_task_s_logger(caplog: pytest.LogCaptureFixture, level: int | str) -> None:
     at = await desk()
     ticket, answer = at.open(order(task="report"))
-    at.executor.emit("log", ticket, message="half done: 50%", level=logging.WARNING)
+    at.executor.emit("log", ticket, message="half done: 50%", level=level)
     at.executor.emit("task_result", ticket, result=3)
     await answer
     [record] = [record for record in caplog.records if record.name == "wove.task.report"]

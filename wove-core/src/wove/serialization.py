@@ -146,9 +146,13 @@ def _why_not_rebuilt(error: Exception) -> str:
         return f"the module {error.name!r} is not installed here. Install it where the task runs and where it is read."
     if isinstance(error, AttributeError):
         return (
-            f"{describe(error)}. Is the same version of your code installed where the task runs and where it is read?"
+            f"{_sentence(error)} Is the same version of your code installed where the task runs and where it is read?"
         )
-    return f"{describe(error)}."
+    return _sentence(error)
+
+
+def _sentence(error: Exception) -> str:
+    return f"{describe(error).rstrip('.')}."
 
 
 def _versions(origin: str | None) -> str:

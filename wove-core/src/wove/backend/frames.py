@@ -244,9 +244,10 @@ def _exception(payload: Mapping[str, Any], *, pickles: bool) -> BaseException:
 def _unpickle(payload: Mapping[str, Any], name: str, words: str, *, pickles: bool) -> Any:
     field = name + _SUFFIX
     if not pickles:
+        plain = "error" if name == "exception" else name
         raise ValueError(
             f"Pickles are refused (results='json'), but {_whose(payload)} sent {field!r}: "
-            f"send {name!r} as a JSON value."
+            f"send {plain!r} as a JSON value."
         )
     text = payload[field]
     if not isinstance(text, str | memoryview):

@@ -18,8 +18,11 @@ def outcome_of(frame: Mapping[str, Any], *, task: str) -> Outcome | None:
         task: the task's name.
     """
     match frame.get("type"):
+        case "task_result" if "result" in frame:
+            return Outcome(frame["result"])
         case "task_result":
-            return Outcome(frame.get("result"))
+            found = ", ".join(sorted(map(str, frame)))
+            return Outcome(error=protocol_error(f"Its executor sent a task_result without 'result'; it has: {found}."))
         case "task_error":
             return Outcome(error=_error_of(frame))
         case "task_cancelled":
@@ -36,8 +39,10 @@ def announced_lease(frame: Mapping[str, Any]) -> float | None:
 
 
 def log_record(frame: Mapping[str, Any], *, task: str) -> None:
-    """Repeat a worker's log record under the logger ``wove.task.<name>``."""
+    """Repeat a worker's log record under the logger ``wove.task.<name>``; its level is a number or a name."""
     level = frame.get("level")
+    if isinstance(level, str):
+        level = logging.getLevelNamesMapping().get(level.upper())
     if isinstance(level, bool) or not isinstance(level, int):
         level = logging.INFO
     logging.getLogger(f"wove.task.{task}").log(level, "%s", frame.get("message", ""))

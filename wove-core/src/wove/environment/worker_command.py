@@ -116,7 +116,7 @@ class WorkerExit:
     def advice(self) -> str:
         """Return what to do about it."""
         if not self.was_ready:
-            return "It said nothing before. Run the command in a terminal to see why."
+            return "It had written nothing to stdout. Run the command in a terminal to see why."
         if self.code == -signal.SIGKILL:
             return "The system does that when memory runs out; see its log."
         if self.code in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE):
