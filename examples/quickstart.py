@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import wove
-from wove import weave
+from wove import WoveResult, weave
 from wove.errors import WoveError
 from wove.runtime import runtime
 
@@ -52,24 +52,35 @@ class Index(NamedTuple):
     place: str
 
 
-def list_files(folder: Path, suffixes: tuple[str, ...], limit: int) -> list[Path]:
+def list_files(folder: Path, suffixes: tuple[str, ...], most: int) -> list[Path]:
     found: list[Path] = []
-    for parent, folders, names in os.walk(folder):
+    # A folder that cannot be read is listed, too: `parse` says so.
+    walk = os.walk(folder, onerror=lambda error: found.append(Path(error.filename)))
+    for parent, folders, names in walk:
         folders[:] = sorted(name for name in folders if name not in SKIPPED_FOLDERS)
-        found += [Path(parent, name) for name in sorted(names) if name.endswith(suffixes)]
-        if len(found) >= limit:
+        found.extend(Path(parent, name) for name in sorted(names) if name.endswith(suffixes))
+        if len(found) >= most:
             break
-    return found[:limit]
+    return found[:most]
 
 
 def parse(path: Path, folder: Path) -> Document | Unreadable:
-    name = str(path.relative_to(folder))
+    name = printable(str(path.relative_to(folder)))
+    # Opening a named pipe would wait for somebody who writes into it.
+    if path.exists() and not path.is_file():
+        return Unreadable(name, "it cannot be read" if path.is_dir() else "it is not a regular file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         # One bad file must not lose the others: it becomes a line of the report.
         return Unreadable(name, str(error))
-    return Document(name, text.count("\n") + 1, Counter(word.lower() for word in WORD.findall(text)))
+    lines = text.count("\n") + bool(text and not text.endswith("\n"))
+    return Document(name, lines, Counter(word.lower() for word in WORD.findall(text)))
+
+
+def printable(name: str) -> str:
+    """Return a file's name so that it fits into one cell of a table, and a terminal can show it."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
 def build_index(documents: list[Document]) -> Index:
@@ -106,12 +117,16 @@ def as_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
-def run(folder: Path, suffixes: tuple[str, ...], limit: int, environment: str) -> int:
+def run(folder: Path, suffixes: tuple[str, ...], limit: int, environment: str) -> WoveResult:
     with weave(folder=folder, error_mode="exit") as w:
 
         @w.do
-        def files(folder):
-            return list_files(folder, suffixes, limit)
+        def found(folder):
+            return list_files(folder, suffixes, limit + 1)
+
+        @w.do
+        def files(found):
+            return found[:limit]
 
         @w.do("files", workers=8)
         def parsed(file, folder):
@@ -141,31 +156,36 @@ def run(folder: Path, suffixes: tuple[str, ...], limit: int, environment: str) -
                 ]
             )
 
-    result = w.result
-    if not result.files:
-        wanted = " or ".join(suffixes)
-        print(f"quickstart: no file in {folder} ends in {wanted}. Name others with --suffix.", file=sys.stderr)
-        return 2
+    return w.result
+
+
+def show(result: WoveResult, folder: Path, environment: str) -> None:
     lines = sum(document.lines for document in result.documents)
     print(f"{len(result.documents)} files, {lines:,} lines in {folder}\n\n{result.report}\n")
     here = f"{socket.gethostname()}, process {os.getpid()}"
     places = dict.fromkeys(result.timings, here) | {"index": f"{environment}: {result.index.place}"}
     spent = [(name, f"{seconds:.3f} s", places[name]) for name, seconds in result.timings.items()]
     print(as_table(("task", "took", "where"), spent))
-    for entry in result.unreadable:
-        print(f"quickstart: left out {entry.name}: {entry.reason}", file=sys.stderr)
-    return 1 if result.unreadable else 0
 
 
 def main() -> int:
-    wove.config(config_file=Path(__file__).with_name("wove_config.py"))
-    environments = sorted(set(runtime.environments) - {"default"})
+    try:
+        wove.config(config_file=Path(__file__).with_name("wove_config.py"))
+        environments = sorted(set(runtime.environments) - {"default"})
+    except WoveError as error:
+        print(f"quickstart: {error}", file=sys.stderr)
+        return 2
     parser = argparse.ArgumentParser(description="Index a directory of source or text files.")
     library = Path(sysconfig.get_path("stdlib"))
     parser.add_argument("folder", nargs="?", type=Path, default=library, help="(default: %(default)s)")
     parser.add_argument("--suffix", action="append", help="files to read; may be repeated (default: .py .md .rst .txt)")
     parser.add_argument("--limit", type=int, default=300, help="read at most this many files (default: %(default)s)")
-    parser.add_argument("--environment", choices=environments, default="embedded", help="where the heavy step runs")
+    parser.add_argument(
+        "--environment",
+        choices=environments,
+        default="embedded",
+        help="where the heavy step runs (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     if not arguments.folder.is_dir():
         parser.error(f"{arguments.folder} is not a directory. Name one that exists, or none for the standard library.")
@@ -173,10 +193,22 @@ def main() -> int:
         parser.error("--limit must be at least 1.")
     suffixes = tuple(arguments.suffix or (".py", ".md", ".rst", ".txt"))
     try:
-        return run(arguments.folder, suffixes, arguments.limit, arguments.environment)
+        result = run(arguments.folder, suffixes, arguments.limit, arguments.environment)
     except (OSError, WoveError) as error:
         print(f"quickstart: {error}", file=sys.stderr)
         return 1
+    if not result.files:
+        wanted = " or ".join(suffixes)
+        print(
+            f"quickstart: no file in {arguments.folder} ends in {wanted}. Name others with --suffix.", file=sys.stderr
+        )
+        return 2
+    show(result, arguments.folder, arguments.environment)
+    if len(result.found) > arguments.limit:
+        print(f"\nThese are the first {arguments.limit} files; there are more. Read more of them with --limit.")
+    for entry in result.unreadable:
+        print(f"quickstart: left out {entry.name}: {entry.reason}", file=sys.stderr)
+    return 1 if result.unreadable else 0
 
 
 if __name__ == "__main__":

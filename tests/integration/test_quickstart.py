@@ -64,6 +64,51 @@ def test_an_unreadable_file_is_named_and_does_not_lose_the_rest(notes: Path) -> 
     assert "left out broken.txt: 'utf-8' codec can't decode" in ran.stderr
 
 
+def test_what_is_no_regular_file_is_named_and_not_waited_for(notes: Path) -> None:
+    os.mkfifo(notes / "pipe.txt")
+    (notes / "folder.txt").mkdir()
+    (notes / "dangling.txt").symlink_to(notes / "nowhere")
+
+    ran = quickstart(notes)
+
+    assert ran.returncode == 1
+    assert "4 files" in ran.stdout
+    assert "left out pipe.txt: it is not a regular file" in ran.stderr
+    assert "left out dangling.txt: [Errno 2] No such file" in ran.stderr
+    assert "folder.txt" not in ran.stderr
+
+
+def test_it_counts_lines_and_says_when_it_stops_at_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    (tmp_path / "b.txt").write_text("one\ntwo")
+    (tmp_path / "c.txt").write_text("")
+
+    assert "3 files, 4 lines" in quickstart(tmp_path, "--limit", "3").stdout
+    assert "there are more" not in quickstart(tmp_path, "--limit", "3").stdout
+    assert "These are the first 2 files; there are more." in quickstart(tmp_path, "--limit", "2").stdout
+
+
+def test_a_name_that_no_terminal_can_show_is_shown_escaped(tmp_path: Path) -> None:
+    (tmp_path / "two\nlines.txt").write_text("text")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")).write_text("text")
+
+    ran = quickstart(tmp_path)
+
+    assert ran.returncode == 0, ran.stderr
+    assert "two\\nlines.txt" in ran.stdout
+    assert "\\udcff.txt" in ran.stdout
+
+
+def test_a_wrong_setting_is_a_clear_error(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WOVE_TIMEOUT", "soon")
+
+    ran = quickstart(notes)
+
+    assert ran.returncode == 2
+    assert "environment variable WOVE_TIMEOUT: timeout must be" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_a_missing_directory_is_a_clear_error(tmp_path: Path) -> None:
     ran = quickstart(tmp_path / "nowhere")
 
