@@ -11,6 +11,7 @@ SOURCES = Path(__file__).parents[2] / "wove-core" / "src" / "wove"
 # A part is a top-level module or package of `wove`; "" is `wove/__init__.py`. Equal ranks do not know each other.
 RANKS = {
     "errors": 0,
+    "lazy": 0,
     "options": 1,
     "helpers": 1,
     "plugins": 2,

@@ -3,8 +3,9 @@
 Every name is resolved on first use, so that ``import wove.backend`` loads no networking code.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from wove.lazy import lazy_names
 
 if TYPE_CHECKING:
     from wove.backend.app import callback_app as callback_app
@@ -32,16 +33,4 @@ _HOMES = {
 }
 
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'wove.backend' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(globals(), _HOMES)

@@ -3,8 +3,9 @@
 Every name is resolved on first use, so that an environment loads only what it needs.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from wove.lazy import lazy_names
 
 if TYPE_CHECKING:
     from wove.backend.failures import normalize_exception as normalize_exception
@@ -42,16 +43,4 @@ _HOMES = {
 }
 
 __all__ = [*_HOMES]  # noqa: PLE0604
-
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'wove.environment' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(globals(), _HOMES)

@@ -1,7 +1,8 @@
 """Backend adapters: the contract, and how an installed one is found by its name."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from wove.lazy import lazy_names
 
 if TYPE_CHECKING:
     from wove.integrations.base import BackendAdapter as BackendAdapter
@@ -19,16 +20,4 @@ _HOMES = {
 }
 
 __all__ = [*_HOMES]  # noqa: PLE0604
-
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'wove.integrations' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(globals(), _HOMES)

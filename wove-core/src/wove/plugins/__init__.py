@@ -16,8 +16,9 @@ An installed distribution offers one under the entry-point group ``wove.plugins`
 loaded when the first weave runs, not by ``import wove``.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from wove.lazy import lazy_names
 
 if TYPE_CHECKING:
     from wove.plugins.hookspecs import hookimpl as hookimpl
@@ -35,16 +36,4 @@ _HOMES = {
 }
 
 __all__ = [*_HOMES]  # noqa: PLE0604
-
-
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'wove.plugins' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(globals(), _HOMES)

@@ -14,8 +14,9 @@ pytest is needed here and nowhere else in Wove. Every name is resolved on first 
 `wove.testing.tasks` needs no pytest.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from wove.lazy import lazy_names
 
 if TYPE_CHECKING:
     from wove.testing.adapter_conformance import AdapterConformance as AdapterConformance
@@ -50,20 +51,12 @@ _SUITES = {"wove.testing.adapter_conformance", "wove.testing.executor_conformanc
 _REWRITTEN = (*_SUITES, *(f"wove.testing.{name}" for name in _WITH_ASSERTIONS))
 
 __all__ = [*_HOMES]  # noqa: PLE0604
+_resolve, __dir__ = lazy_names(globals(), _HOMES)
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'wove.testing' has no attribute {name!r}")
-    if home in _SUITES:
+    if _HOMES.get(name) in _SUITES:
         import pytest
 
         pytest.register_assert_rewrite(*_REWRITTEN)
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    return _resolve(name)
