@@ -119,6 +119,8 @@ def refusal(status: int, body: bytes, *, taken: bool) -> TransportFailure:
     """
     text = "".join(letter if letter.isprintable() else " " for letter in body.decode("utf-8", "replace"))
     said = f": {text.strip()[:_QUOTED]}" if text.strip() else ""
+    if not said and status in (401, 403):
+        said = " and no reason; 'security' must be the same on both sides"
     if 300 <= status < 400:
         said = ", a redirect, and redirects are not followed: set 'url' to the service's own address"
     return TransportFailure(
