@@ -229,6 +229,14 @@ def test_a_missing_module_names_environment_adapter_module_and_remedy(site: Site
     )
 
 
+def test_required_modules_that_are_one_string_are_not_taken_for_letters() -> None:
+    class Single(BackendAdapter):
+        required_modules = "json"
+
+    with pytest.raises(AdapterError, match=r"Single is the string 'json'; make it a tuple: \('json',\)"):
+        check_adapter_class(Single, where="Environment 'jobs'")
+
+
 def test_a_package_that_is_installed_and_broken_is_not_called_missing(site: Site) -> None:
     site.install("acme-queue", modules={"acme_queue/__init__.py": "raise OSError('no licence')"})
     with pytest.raises(AdapterError, match=r"'acme_queue\.client', whose import fails: OSError: no licence") as caught:

@@ -106,10 +106,17 @@ def check_adapter_class(adapter_class: object, *, where: str, distribution: str 
         distribution: where the class comes from, for the advice.
 
     Raises:
-        AdapterError: it is no subclass of `BackendAdapter`, or made for another version of the contract.
+        AdapterError: it is no subclass of `BackendAdapter`, made for another version of the contract, or its
+            ``required_modules`` is a string.
     """
     if not (isinstance(adapter_class, type) and issubclass(adapter_class, BackendAdapter)):
         raise AdapterError(f"{where}: {adapter_class!r} is no adapter. Give a subclass of wove.BackendAdapter.")
+    modules: object = adapter_class.required_modules
+    if isinstance(modules, str):
+        raise AdapterError(
+            f"{where}: required_modules of {adapter_class.__qualname__} is the string {modules!r}; "
+            f"make it a tuple: ({modules!r},)"
+        )
     version: object = adapter_class.contract_version
     advice = f"pip install --upgrade {distribution}" if distribution else "change its contract_version with its code"
     if not isinstance(version, int) or version < OLDEST_CONTRACT_VERSION:
