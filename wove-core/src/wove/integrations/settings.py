@@ -3,11 +3,11 @@
 ::
 
     _SETTINGS = {
-        "url": Setting(check_text, "'acme:///var/lib/acme/queue.db'"),
+        "url": Setting(check_text, "'myqueue://queue.internal'"),
         "enqueue_options": Setting(check_mapping, "{'priority': 5}"),
     }
 
-    given = check_settings(config, _SETTINGS, where="executor_config of 'acme_queue'")
+    given = check_settings(config, _SETTINGS, where="executor_config of 'myqueue'")
 """
 
 import math
