@@ -1,24 +1,19 @@
 """Real brokers with private ports and directories, and Celery workers, as the kit's `Deployment`."""
 
-import asyncio
 import os
-import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import kombu
-import redis
 
-from wove.testing import Deployment, WorkerProcess
-from wove.testing.servers import require_program
+from tests.support.deployments import AnnouncedWorker, RelayedDeployment
+from tests.support.redis_server import RedisServer, members
+from tests.support.servers import HOST, wait_for_port
+from wove.testing.servers import free_port, require_program
 
-HOST = "127.0.0.1"
 # Debian's own wrapper around it runs for root and the user rabbitmq only.
 _RABBITMQ = Path("/usr/lib/rabbitmq/bin")
 
@@ -58,28 +53,21 @@ class RedisBroker(Broker):
         """Return the keys of all databases, with the members of each."""
         found: set[str] = set()
         for database in range(3):
-            with redis.Redis(HOST, self.port, db=database, decode_responses=True) as client:
+            with RedisServer(self.port).client(database) as client:
                 for key in client.scan_iter():
-                    found |= {f"{database}/{key}", *(f"{database}/{key}: {each}" for each in _members(client, key))}
+                    found |= {f"{database}/{key}", *(f"{database}/{key}: {each}" for each in _names(client, key))}
         return found
 
     def empty(self) -> None:
         """Flush all databases."""
-        with redis.Redis(HOST, self.port) as client:
+        with RedisServer(self.port).client() as client:
             client.flushall()
 
 
-def _members(client: Any, key: str) -> list[str]:
-    match client.type(key):
-        case "list":
-            return [f"message {number}" for number in range(client.llen(key))]
-        case "hash":
-            return list(client.hkeys(key))
-        case "set":
-            return list(client.smembers(key))
-        case "zset":
-            return list(client.zrange(key, 0, -1))
-    return []
+def _names(client: Any, key: str) -> list[str]:
+    if client.type(key) == "list":
+        return [f"message {number}" for number in range(client.llen(key))]
+    return members(client, key)
 
 
 class RabbitBroker(Broker):
@@ -92,8 +80,8 @@ class RabbitBroker(Broker):
     url = "amqp://guest:guest@127.0.0.1:{port}//"
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(free_port(HOST))
-        self._mapper = str(free_port(HOST))
+        super().__init__(free_port())
+        self._mapper = str(free_port())
         (directory / "rabbitmq.conf").write_text("")
         self._environment = {
             **os.environ,
@@ -101,7 +89,7 @@ class RabbitBroker(Broker):
             "RABBITMQ_NODENAME": f"wove{self.port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": HOST,
             "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(free_port(HOST)),
+            "RABBITMQ_DIST_PORT": str(free_port()),
             "RABBITMQ_MNESIA_BASE": str(directory / "data"),
             "RABBITMQ_LOG_BASE": str(directory / "log"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
@@ -121,7 +109,7 @@ class RabbitBroker(Broker):
 
     def wait(self) -> None:
         """Return when it takes connections."""
-        _wait_for_port(self.port, self._process, seconds=90.0)
+        wait_for_port(self.port, self._process, seconds=90.0)
 
     def close(self) -> None:
         """End the node and the port mapper that it started."""
@@ -154,107 +142,7 @@ def has_rabbit() -> bool:
     return (_RABBITMQ / "rabbitmq-server").exists()
 
 
-@contextmanager
-def redis_broker(directory: Path) -> Iterator[RedisBroker]:
-    """Run a Redis server."""
-    program = require_program("redis-server", install="apt-get install redis-server")
-    port = free_port(HOST)
-    command = [program, "--port", str(port), "--bind", HOST, "--save", "", "--dir", str(directory)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        _wait_for_port(port, process, seconds=10.0)
-        yield RedisBroker(port)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def free_port(host: str) -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server((host, 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
-
-
-def _wait_for_port(port: int, process: "subprocess.Popen[bytes]", *, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"{process.args!r} ended with exit code {process.returncode}.")
-        try:
-            socket.create_connection((HOST, port), timeout=1.0).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"{process.args!r} was not ready within {seconds:g} s.")
-
-
-class Relay:
-    """A port that leads to another one, and can be shut: a broker that goes away for those who come through here."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
-        self._thread.start()
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[Any] | None] = set()
-        self.port = free_port(HOST)
-        self.open()
-
-    def open(self) -> None:
-        """Take connections."""
-        if self._server is None:
-            self._server = self._call(asyncio.start_server(self._serve, HOST, self.port))
-
-    def shut(self) -> None:
-        """Refuse connections and break those that there are."""
-        self._call(self._shut())
-
-    def close(self) -> None:
-        """Shut for good."""
-        self.shut()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _call(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10.0)
-
-    async def _shut(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        connections = [connection for connection in self._connections if connection is not None]
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = asyncio.current_task()
-        self._connections.add(connection)
-        try:
-            there, back = await asyncio.open_connection(HOST, self._target)
-            try:
-                await asyncio.gather(_pump(reader, back), _pump(there, writer))
-            finally:
-                back.transport.abort()
-        except (OSError, asyncio.CancelledError):
-            pass  # One side is gone, or the relay is shut.
-        finally:
-            writer.transport.abort()
-            self._connections.discard(connection)
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    raise ConnectionResetError
-
-
-class CeleryDeployment(Deployment):
+class CeleryDeployment(RelayedDeployment):
     """A worker of Celery's own command at a broker that weaves reach through a relay.
 
     Args:
@@ -276,67 +164,22 @@ class CeleryDeployment(Deployment):
         env: dict[str, str] | None = None,
     ) -> None:
         self.broker = broker
-        self.relay = Relay(broker.port)
         start = (command or plain_command)(broker.celery_url())
-        options = ["-P", pool, "-c", "2", "--loglevel", "INFO", *arguments]
-        self.worker = WorkerProcess(
-            [*start, *options],
-            ready=self._is_ready,
-            env={"WOVE_SPOOL_DIR": str(directory / "spool"), "PYTHONUNBUFFERED": "1", **(env or {})},
-            seconds=60.0,
+        self.worker = AnnouncedWorker(
+            [*start, "-P", pool, "-c", "2", "--loglevel", "INFO", *arguments],
+            announcement=" ready.\n",
+            env={"WOVE_SPOOL_DIR": str(directory / "spool"), **(env or {})},
         )
-        self._started = 0
+        super().__init__(broker.port, self.worker)
 
     def environment(self) -> dict[str, Any]:
         """Return the environment; broker_url leads through the relay."""
         config = {"broker_url": self.broker.celery_url(self.relay.port), "dead_job_grace": 2.0}
         return {"executor": "celery", "executor_config": config}
 
-    def ensure_worker(self) -> None:
-        """Start a worker unless one is ready."""
-        self.worker.ensure()
-        self._started = self._times_ready()
-
-    def stop_workers(self) -> None:
-        """Kill the worker."""
-        self.worker.kill()
-
-    def kill_worker(self) -> None:
-        """Kill the worker and its children."""
-        self.worker.kill()
-
-    def terminate_worker(self) -> None:
-        """Begin a warm shutdown."""
-        self.worker.terminate()
-
-    def kill_process(self, pid: int) -> None:
-        """Kill a process of the worker; where that is the worker itself, return when it is gone."""
-        super().kill_process(pid)
-        while self.worker.running and pid == self.worker.pid:
-            time.sleep(0.01)
-
-    def take_backend_down(self) -> None:
-        """Shut the relay."""
-        self.relay.shut()
-
-    def bring_backend_up(self) -> None:
-        """Open the relay."""
-        self.relay.open()
-
     def leftovers(self) -> Collection[str]:
         """Return everything in the broker."""
         return self.broker.contents()
-
-    def close(self) -> None:
-        """End everything."""
-        self.worker.close()
-        self.relay.close()
-
-    def _is_ready(self) -> bool:
-        return self._times_ready() > self._started
-
-    def _times_ready(self) -> int:
-        return self.worker.output().count(" ready.\n")
 
 
 def plain_command(url: str) -> Sequence[str]:

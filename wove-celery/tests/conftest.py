@@ -10,13 +10,15 @@ from wove.testing.servers import require_program
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from celery_backend import RabbitBroker, RedisBroker, Stand, has_rabbit, redis_broker
+from celery_backend import RabbitBroker, RedisBroker, Stand, has_rabbit
+
+from tests.support.servers import running_redis
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisBroker]:
-    with redis_broker(tmp_path_factory.mktemp("redis")) as broker:
-        yield broker
+    with running_redis(tmp_path_factory.mktemp("redis")) as port:
+        yield RedisBroker(port)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import redis
-from celery_backend import HOST, RedisBroker, free_port
+from celery_backend import RedisBroker
 
 import wove
+from tests.support.servers import HOST
 from wove import weave
 from wove.errors import ConfigurationError, MissingDispatchFeatureError
 from wove.runtime import runtime
 from wove.testing import tasks
+from wove.testing.servers import free_port
 from wove_celery import CeleryAdapter
 
 
@@ -124,7 +126,7 @@ async def test_the_trace_of_the_weave_is_in_the_headers(messages: Messages) -> N
 
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
 def test_a_broker_that_is_down_is_named_without_credentials(scheme: str) -> None:
-    port = free_port(HOST)
+    port = free_port()
     configure(broker_url=f"{scheme}://someone:pa55word@{HOST}:{port}//")
     started = time.monotonic()
     with pytest.raises(ConnectionError) as caught:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from wove.backend.threads import in_daemon_thread
 from wove.integrations.base import BackendAdapter, JobState
+from wove.integrations.gathering import Gathering
 from wove_celery.settings import read_settings
 from wove_celery.sightings import News, Sightings
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 # 256 KiB), but a worker's main process holds every message that it has prefetched.
 _LARGEST_PAYLOAD = 1024 * 1024
 _LARGEST_PAYLOAD_SQS = 150 * 1024
-# Cancels of one moment, such as those of a whole map, become one message to the workers.
-_GATHER_SECONDS = 0.005
 _CLOSE_SECONDS = 3.0
 
 logger = logging.getLogger("wove")
@@ -61,8 +60,7 @@ class CeleryAdapter(BackendAdapter):
         self._settings = read_settings(self.config, name=self.name)
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[tuple[str, JobState]] | None = None
-        self._unwanted: list[str] = []
-        self._revoking: asyncio.Task[None] | None = None
+        self._unwanted = Gathering(self._revoke)
         await in_daemon_thread(self._connect)
 
     def _connect(self) -> None:
@@ -81,18 +79,13 @@ class CeleryAdapter(BackendAdapter):
             self._listener = Listener(app, self._sightings, self._report)
             self._listener.open()
 
-    async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> str:
-        """Send one task; its Celery id is the run's id.
+    async def submit_many(self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Sequence[str]:
+        """Send tasks, over the connection at once; the Celery id of each is its run's id.
 
         Raises:
             ConnectionError: the broker cannot be reached.
-            DeliveryError: the broker refuses the message.
+            DeliveryError: the broker refuses a message.
         """
-        await in_daemon_thread(self._connected.send, [self._message(payload, frame)])
-        return str(frame["run_id"])
-
-    async def submit_many(self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Sequence[str]:
-        """Send several tasks over the connection at once; raises what `submit` raises."""
         messages = [self._message(payload, frame) for payload, frame in submissions]
         await in_daemon_thread(self._connected.send, messages)
         return [str(frame["run_id"]) for _, frame in submissions]
@@ -101,10 +94,7 @@ class CeleryAdapter(BackendAdapter):
         """Revoke a task. One that runs in a prefork worker is ended, unless ``terminate_on_cancel`` is off."""
         if submission is None:
             return
-        self._unwanted.append(run_id)
-        if self._revoking is None:
-            self._revoking = asyncio.get_running_loop().create_task(self._revoke_soon())
-        await asyncio.shield(self._revoking)
+        await self._unwanted.add(run_id)
 
     async def watch(self) -> AsyncIterator[tuple[str, JobState]]:
         """Yield what workers say about jobs that ended without an event, and what their silence says."""
@@ -116,13 +106,10 @@ class CeleryAdapter(BackendAdapter):
         """Close the connections."""
         if self._broker is None:
             return
-        closing = [in_daemon_thread(self._broker.close)]
+        closing = [self._unwanted.close(_CLOSE_SECONDS), in_daemon_thread(self._broker.close)]
         if self._listener is not None:
             closing.append(in_daemon_thread(self._listener.close))
-        tasks = [asyncio.ensure_future(each) for each in closing]
-        if self._revoking is not None:
-            tasks.append(self._revoking)
-        await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
+        await asyncio.wait([asyncio.ensure_future(each) for each in closing], timeout=_CLOSE_SECONDS)
 
     @property
     def _connected(self) -> "Broker":
@@ -143,17 +130,14 @@ class CeleryAdapter(BackendAdapter):
             options["headers"] = {**trace, **given.get("headers", {})}
         return str(frame["run_id"]), payload, options
 
-    async def _revoke_soon(self) -> None:
-        await asyncio.sleep(_GATHER_SECONDS)
-        run_ids, self._unwanted = self._unwanted, []
-        self._revoking = None
+    async def _revoke(self, run_ids: list[str]) -> None:
         # Only the worker that has said it holds the run is told, and all of them only where nobody has.
         by_node: dict[str | None, list[str]] = {}
         for run_id in run_ids:
             by_node.setdefault(self._sightings.node_of(run_id), []).append(run_id)
-        await in_daemon_thread(self._revoke, by_node)
+        await in_daemon_thread(self._revoke_at, by_node)
 
-    def _revoke(self, by_node: Mapping[str | None, Sequence[str]]) -> None:
+    def _revoke_at(self, by_node: Mapping[str | None, Sequence[str]]) -> None:
         for node, run_ids in by_node.items():
             self._connected.revoke(run_ids, workers=None if node is None else [node])
 

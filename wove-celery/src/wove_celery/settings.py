@@ -1,13 +1,22 @@
 """The ``executor_config`` of the environment, checked. Nothing here imports Celery."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
-from wove.backend.callback_settings import CALLBACK_KEYS
-from wove.errors import ConfigurationError, did_you_mean
+from wove.errors import ConfigurationError
+from wove.integrations.settings import (
+    Setting,
+    accept_anything,
+    check_flag,
+    check_mapping,
+    check_moment,
+    check_options,
+    check_seconds,
+    check_settings,
+    check_text,
+    is_number,
+)
 
 DEFAULT_TASK_NAME = "wove.run"
 DEFAULT_APP_NAME = "wove"
@@ -40,126 +49,81 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Wrong(Exception):
-    """A value is not what its key takes; the message says what that is."""
-
-
-Check = Callable[[Any], Any]
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise Wrong("a text that is not empty")
-    return value
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise Wrong("True or False")
-    return value
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise Wrong("a dict with text keys")
-    return dict(value)
-
-
-def _seconds(value: object) -> float:
-    if not _is_number(value) or value <= 0:  # type: ignore[operator]
-        raise Wrong("a positive number of seconds")
-    return value  # type: ignore[return-value]
-
-
 def _delay(value: object) -> float:
-    if not _is_number(value) or value < 0:  # type: ignore[operator]
-        raise Wrong("a number of seconds, at least 0")
-    return value  # type: ignore[return-value]
+    if not is_number(value) or value < 0:
+        raise ValueError("a number of seconds, at least 0")
+    return value
 
 
 def _priority(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
-        raise Wrong("a whole number from 0 to 255")
+        raise ValueError("a whole number from 0 to 255")
     return value
 
 
 def _moment(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            datetime.fromisoformat(value)
-        except ValueError:
-            raise Wrong("a datetime or an ISO 8601 text") from None
-    elif not isinstance(value, datetime):
-        raise Wrong("a datetime or an ISO 8601 text")
+    """Take a moment, and leave a text to Celery as it is."""
+    check_moment(value)
     return value
 
 
 def _expiry(value: object) -> object:
-    return _seconds(value) if _is_number(value) else _moment(value)
+    return check_seconds(value) if is_number(value) else _moment(value)
 
 
 def _broker_url(value: object) -> str | list[str]:
     urls = [str(url) for url in value] if isinstance(value, list | tuple) else [str(value)]
     if not urls or not all("://" in url for url in urls):
-        raise Wrong("the URL of a broker, or a list of them")
+        raise ValueError("the URL of a broker, or a list of them")
     return value if isinstance(value, str) else urls
-
-
-def _anything(value: object) -> object:
-    return value
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 _URL_EXAMPLE = "'redis://localhost:6379/0' or 'amqp://user:password@localhost//'"
 
 # Each key with its check and an example for the message.
-_OWN: Mapping[str, tuple[Check, str]] = {
-    "app": (_anything, "a Celery app, or its import path such as 'myproject.celery:app'"),
-    "broker_url": (_broker_url, _URL_EXAMPLE),
-    "result_backend": (_text, "'redis://localhost:6379/1'"),
-    "app_name": (_text, "'reports'"),
-    "task_name": (_text, "'myapp.wove_task'"),
-    "send_task_options": (_mapping, "{'priority': 5}"),
-    "terminate_on_cancel": (_flag, "False"),
-    "terminate_signal": (_text, "'SIGKILL'"),
+_OWN: Mapping[str, Setting] = {
+    "app": Setting(accept_anything, "a Celery app, or its import path such as 'myproject.celery:app'"),
+    "broker_url": Setting(_broker_url, _URL_EXAMPLE),
+    "result_backend": Setting(check_text, "'redis://localhost:6379/1'"),
+    "app_name": Setting(check_text, "'reports'"),
+    "task_name": Setting(check_text, "'myapp.wove_task'"),
+    "send_task_options": Setting(check_mapping, "{'priority': 5}"),
+    "terminate_on_cancel": Setting(check_flag, "False"),
+    "terminate_signal": Setting(check_text, "'SIGKILL'"),
 }
 # What Celery's users know from apply_async and send_task:
 # https://docs.celeryq.dev/en/stable/reference/celery.app.task.html#celery.app.task.Task.apply_async
-_SENDING: Mapping[str, tuple[Check, str]] = {
-    "queue": (_text, "'reports'"),
-    "exchange": (_anything, "'reports'"),
-    "exchange_type": (_text, "'topic'"),
-    "routing_key": (_text, "'reports.monthly'"),
-    "priority": (_priority, "5"),
-    "countdown": (_delay, "10"),
-    "eta": (_moment, "datetime(2030, 1, 1, tzinfo=UTC)"),
-    "expires": (_expiry, "3600"),
-    "time_limit": (_seconds, "600"),
-    "soft_time_limit": (_seconds, "540"),
-    "headers": (_mapping, "{'tenant': 'acme'}"),
-    "serializer": (_text, "'auth'"),
-    "compression": (_text, "'zlib'"),
-    "delivery_mode": (_anything, "1"),
-    "ignore_result": (_flag, "True"),
-    "link": (_anything, "notify.si()"),
-    "link_error": (_anything, "notify.si()"),
-    "mandatory": (_flag, "True"),
-    "declare": (_anything, "[Queue('reports')]"),
-    "retry": (_flag, "True"),
-    "retry_policy": (_mapping, "{'max_retries': 3}"),
-    "timeout": (_seconds, "5"),
-    "confirm_timeout": (_seconds, "5"),
-    "argsrepr": (_text, "'(...)'"),
-    "kwargsrepr": (_text, "'{}'"),
-    "shadow": (_text, "'report'"),
-    "stamped_headers": (_anything, "['tenant']"),
+_SENDING: Mapping[str, Setting] = {
+    "queue": Setting(check_text, "'reports'"),
+    "exchange": Setting(accept_anything, "'reports'"),
+    "exchange_type": Setting(check_text, "'topic'"),
+    "routing_key": Setting(check_text, "'reports.monthly'"),
+    "priority": Setting(_priority, "5"),
+    "countdown": Setting(_delay, "10"),
+    "eta": Setting(_moment, "datetime(2030, 1, 1, tzinfo=UTC)"),
+    "expires": Setting(_expiry, "3600"),
+    "time_limit": Setting(check_seconds, "600"),
+    "soft_time_limit": Setting(check_seconds, "540"),
+    "headers": Setting(check_mapping, "{'tenant': 'acme'}"),
+    "serializer": Setting(check_text, "'auth'"),
+    "compression": Setting(check_text, "'zlib'"),
+    "delivery_mode": Setting(accept_anything, "1"),
+    "ignore_result": Setting(check_flag, "True"),
+    "link": Setting(accept_anything, "notify.si()"),
+    "link_error": Setting(accept_anything, "notify.si()"),
+    "mandatory": Setting(check_flag, "True"),
+    "declare": Setting(accept_anything, "[Queue('reports')]"),
+    "retry": Setting(check_flag, "True"),
+    "retry_policy": Setting(check_mapping, "{'max_retries': 3}"),
+    "timeout": Setting(check_seconds, "5"),
+    "confirm_timeout": Setting(check_seconds, "5"),
+    "argsrepr": Setting(check_text, "'(...)'"),
+    "kwargsrepr": Setting(check_text, "'{}'"),
+    "shadow": Setting(check_text, "'report'"),
+    "stamped_headers": Setting(accept_anything, "['tenant']"),
 }
 # Wove itself decides on these.
 _WOVES = ("name", "args", "kwargs", "task_id", "producer", "publisher", "connection", "result_cls", "add_to_parent")
-_CORES = (*CALLBACK_KEYS, "results", "max_payload_bytes", "dead_job_grace")
 
 
 def read_settings(config: Mapping[str, Any], *, name: str = "celery") -> Settings:
@@ -173,12 +137,10 @@ def read_settings(config: Mapping[str, Any], *, name: str = "celery") -> Setting
         ConfigurationError: a key is missing, unknown or wrong; names it and shows an example.
     """
     where = f"executor_config of {name!r}"
-    given = {key: value for key, value in config.items() if value is not None and key not in _CORES}
-    for key in given:
-        if key not in _OWN and key not in _SENDING:
-            raise ConfigurationError(f"{where}: {_unknown(key, (*_OWN, *_SENDING, *_CORES))}")
-    own = {key: _checked(where, key, given[key], _OWN[key]) for key in given if key in _OWN}
-    options = _options(where, given, own.get("send_task_options", {}))
+    given = check_settings(config, {**_OWN, **_SENDING}, where=where)
+    own = {key: value for key, value in given.items() if key in _OWN}
+    flat = {key: value for key, value in given.items() if key in _SENDING}
+    options = _options(where, flat, own.get("send_task_options", {}))
     _check_broker(where, own)
     return Settings(
         app=own.get("app"),
@@ -192,28 +154,16 @@ def read_settings(config: Mapping[str, Any], *, name: str = "celery") -> Setting
     )
 
 
-def _checked(where: str, key: str, value: object, rule: tuple[Check, str]) -> Any:
-    check, example = rule
-    try:
-        return check(value)
-    except Wrong as wrong:
-        shown = repr(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
-        raise ConfigurationError(f"{where}: {key} must be {wrong}, for example {example}; it is {shown}.") from None
-
-
-def _options(where: str, given: Mapping[str, Any], nested: Mapping[str, Any]) -> dict[str, Any]:
-    options = {key: _checked(where, key, value, _SENDING[key]) for key, value in given.items() if key in _SENDING}
-    stamps = nested.get("stamped_headers") or ()
-    for key, value in nested.items():
-        place = f"send_task_options[{key!r}]"
-        if key in _WOVES:
-            raise ConfigurationError(f"{where}: {place} is set by Wove for every task; leave it out.")
-        if key not in _SENDING and key not in stamps:
-            raise ConfigurationError(f"{where}: send_task_options: {_unknown(key, _SENDING)}")
-        if key in options and options[key] != value:
-            raise ConfigurationError(f"{where}: {key} and {place} contradict each other. Give it once.")
-        if value is not None:
-            options[key] = _checked(where, place, value, _SENDING.get(key, (_anything, "")))
+def _options(where: str, flat: Mapping[str, Any], nested: Mapping[str, Any]) -> dict[str, Any]:
+    stamps = dict.fromkeys(nested.get("stamped_headers") or (), Setting(accept_anything, "'acme'"))
+    known = {**stamps, **_SENDING}
+    options = check_options(nested, known, where=where, parent="send_task_options", reserved=_WOVES)
+    for key, value in flat.items():
+        if key in nested and nested[key] != value:
+            raise ConfigurationError(
+                f"{where}: {key} and send_task_options[{key!r}] contradict each other. Give it once."
+            )
+    options = {**flat, **options}
     _check_times(where, options)
     return options
 
@@ -231,16 +181,11 @@ def _check_broker(where: str, own: Mapping[str, Any]) -> None:
     if app is None:
         if "broker_url" not in own:
             raise ConfigurationError(
-                f"{where} needs 'broker_url', for example {_URL_EXAMPLE}, or 'app': {_OWN['app'][1]}."
+                f"{where} needs 'broker_url', for example {_URL_EXAMPLE}, or 'app': {_OWN['app'].example}."
             )
         return
     if not (hasattr(app, "send_task") or (isinstance(app, str) and app.strip())):
-        raise ConfigurationError(f"{where}: app must be {_OWN['app'][1]}, not a {type(app).__name__}.")
+        raise ConfigurationError(f"{where}: app must be {_OWN['app'].example}, not a {type(app).__name__}.")
     for key in ("broker_url", "result_backend", "app_name"):
         if key in own:
             raise ConfigurationError(f"{where}: {key} is for environments without 'app': the app has its own.")
-
-
-def _unknown(key: str, known: Iterable[str]) -> str:
-    names = tuple(known)
-    return f"no key named {key!r}.{did_you_mean(key, names)} Keys: {', '.join(names)}."
