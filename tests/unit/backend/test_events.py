@@ -309,8 +309,11 @@ def test_post_event_raises_for_a_refusal(server: EventServer) -> None:
 
 def test_post_event_raises_where_nobody_listens(server: EventServer) -> None:
     server.close()
-    with pytest.raises(OSError, match="refused"):
+    with pytest.raises(OSError, match="refused") as caught:
         post_event(server.url, {"type": "heartbeat", "run_id": "run-1", "task_id": "t"}, timeout=5.0)
+    origin, _, token = server.url.partition("/wove/events/")
+    assert caught.value.__notes__ == [f"Raised while an event of run 'run-1' was posted to {origin}."]
+    assert token not in caught.value.__notes__[0]
 
 
 def test_post_event_has_a_timeout(server: EventServer) -> None:

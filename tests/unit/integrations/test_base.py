@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from wove.integrations.base import BackendAdapter
+from wove.integrations.base import BackendAdapter, JobState
 
 Submissions = Sequence[tuple[dict[str, Any], dict[str, Any]]]
 SETTINGS: dict[str, Any] = {"name": "acme", "config": {}, "callback_url": "http://here", "run_config": {}}
@@ -33,3 +33,8 @@ async def test_an_adapter_that_cannot_submit_is_named() -> None:
 
     with pytest.raises(NotImplementedError, match=r"Mute does not implement submit\(\)"):
         await Mute(**SETTINGS).submit({}, {})
+
+
+def test_a_job_cannot_be_in_a_phase_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match=r"No phase 'runing'\. Did you mean 'running'\? queued, running, finished,"):
+        JobState("runing")  # type: ignore[arg-type]

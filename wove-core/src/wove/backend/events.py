@@ -276,6 +276,10 @@ def post_event(callback_url: str, frame: Mapping[str, Any], *, timeout: float | 
     """
     policy = DeliveryPolicy() if timeout is None else DeliveryPolicy(connect=timeout, answer=timeout)
     sender = EventSender(callback_url, str(frame.get("run_id")), key=None, policy=policy)
-    reply = sender.post(sender.event(frame_to_bytes(frame)))
+    try:
+        reply = sender.post(sender.event(frame_to_bytes(frame)))
+    except OSError as error:
+        error.add_note(f"Raised while an event of run {frame.get('run_id')!r} was posted to {sender.origin}.")
+        raise
     if not reply.accepted:
         raise sender.refusal(reply)

@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
+
+from wove.errors import did_you_mean
 
 CONTRACT_VERSION = 1
 
@@ -18,11 +20,20 @@ class JobState:
             job.
         exit_code: the exit code of the job's process where the backend knows it.
         reason: the backend's own words, for the error message.
+
+    Raises:
+        ValueError: there is no such phase.
     """
 
     phase: JobPhase
     exit_code: int | None = None
     reason: str | None = None
+
+    def __post_init__(self) -> None:
+        # Taken as it is, a misspelled "running" would end a healthy task.
+        phases = get_args(JobPhase)
+        if self.phase not in phases:
+            raise ValueError(f"No phase {self.phase!r}.{did_you_mean(str(self.phase), phases)} {', '.join(phases)}.")
 
     @property
     def over(self) -> bool:
