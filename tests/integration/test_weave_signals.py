@@ -100,8 +100,9 @@ def test_ctrl_c_cancels_the_tasks_and_reaches_the_caller(door: str, task: str, t
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_sigterm_cancels_the_tasks_and_reaches_the_caller_as_an_exit(task: str, tmp_path: Path) -> None:
-    with started_program(program("with", task), tmp_path) as running:
+@pytest.mark.parametrize("door", DOORS)
+def test_sigterm_cancels_the_tasks_and_reaches_the_caller_as_an_exit(door: str, task: str, tmp_path: Path) -> None:
+    with started_program(program(door, task), tmp_path) as running:
         running.wait_for("running")
         running.send(signal.SIGTERM)
         code, output, errors, seconds = running.end()
@@ -129,6 +130,85 @@ print("still mine", signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
     assert code == 0
     assert "mine" in output
     assert "still mine True" in output
+
+
+def test_sigterm_cancels_every_weave_of_a_loop(tmp_path: Path) -> None:
+    source = HEAD + (
+        """
+async def one(name, seconds):
+    async with weave() as w:
+        @w.do
+        async def task():
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                print(name, "ended")
+
+async def main():
+    # The first to come is the first to go.
+    await asyncio.gather(one("short", 0.2), one("long", 60), one("longer", 60), running())
+
+async def running():
+    await asyncio.sleep(0.4)
+    print("running")
+
+asyncio.run(main())
+"""
+    )
+    with started_program(source, tmp_path) as running:
+        running.wait_for("running")
+        running.send(signal.SIGTERM)
+        code, output, _, seconds = running.end()
+    assert seconds < PROMPT
+    assert code == 128 + signal.SIGTERM
+    assert "long ended" in output
+    assert "longer ended" in output
+
+
+def test_a_process_that_a_task_has_forked_off_can_be_terminated(tmp_path: Path) -> None:
+    source = HEAD + (
+        """
+import multiprocessing
+
+with weave() as w:
+
+    @w.do
+    def forks():
+        time.sleep(LONG_ENOUGH)
+        process = multiprocessing.get_context("fork").Process(target=never.wait, args=(60,))
+        process.start()
+        process.terminate()
+        process.join(10)
+        ended = process.exitcode
+        process.kill()
+        return ended
+
+print("ended", w.result.final)
+"""
+    )
+    with started_program(source, tmp_path) as running:
+        code, output, _, _ = running.end()
+    assert code == 0
+    assert f"ended {-signal.SIGTERM}" in output
+
+
+def test_ctrl_c_at_the_end_of_the_program_cancels_background_weaves(tmp_path: Path) -> None:
+    source = HEAD + (
+        """
+def done(result):
+    print("done", repr(result.exception), sorted(result.cancelled))
+
+with weave(background=True, on_done=done) as w:
+    w.do(waiting)
+"""
+    )
+    with started_program(source, tmp_path) as running:
+        running.wait_for("running")
+        running.send(signal.SIGINT)
+        _, output, _, seconds = running.end()
+    assert seconds < PROMPT
+    assert "cancelled" in output.splitlines()
+    assert "done CancelledError() ['waiting']" in output
 
 
 def test_after_a_weave_sigterm_does_what_it_did_before(tmp_path: Path) -> None:

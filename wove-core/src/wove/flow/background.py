@@ -17,7 +17,7 @@ from typing import Any
 
 from wove import serialization
 from wove.errors import SerializationError
-from wove.flow.doors import run_on_new_loop
+from wove.flow.doors import Cancellable, run_on_new_loop
 from wove.flow.planning import Plan, configured, execute, make_plan
 from wove.flow.result import WoveResult
 from wove.flow.tasks import TaskSpec
@@ -33,24 +33,25 @@ def run_in_thread(plan: Plan, result: WoveResult) -> None:
     The thread is no daemon: a program that ends waits for its background weaves.
     """
     result._fill({run.name: run for run in plan.runs})
+    work = Cancellable(partial(execute, plan, result))
     thread = threading.Thread(
-        target=copy_context().run, args=(_run, plan, result), name=f"wove-background-{plan.weave[:8]}"
+        target=copy_context().run, args=(_run, plan, result, work), name=f"wove-background-{plan.weave[:8]}"
     )
-    _hold_up_the_exit(thread)
+    _hold_up_the_exit(thread, work)
     thread.start()
 
 
-_threads: set[threading.Thread] = set()
+_threads: dict[threading.Thread, Cancellable] = {}
 
 
-def _hold_up_the_exit(thread: threading.Thread) -> None:
+def _hold_up_the_exit(thread: threading.Thread, work: Cancellable) -> None:
     """Let the interpreter's exit wait for a thread before it shuts anything down that tasks may need.
 
     It joins the threads that are no daemons by itself, but only after it has closed the default executors of all event
     loops for new work, and a loop cannot even look up a host name without one.
     """
     _register_once()
-    _threads.add(thread)
+    _threads[thread] = work
 
 
 @cache
@@ -68,17 +69,30 @@ def _register_once() -> None:
 
 
 def _join_all() -> None:
-    while _threads:
-        _threads.pop().join()
-
-
-def _run(plan: Plan, result: WoveResult) -> None:
     try:
-        run_on_new_loop(partial(execute, plan, result), plan.context)
+        _join_each()
+    except KeyboardInterrupt:
+        # Whoever does not want to wait lets the tasks clean up; another Ctrl-C leaves them.
+        for work in list(_threads.values()):
+            work.cancel()
+        _join_each()
+        raise
+
+
+def _join_each() -> None:
+    while _threads:
+        thread = next(iter(_threads))
+        thread.join()
+        _threads.pop(thread, None)
+
+
+def _run(plan: Plan, result: WoveResult, work: Cancellable) -> None:
+    try:
+        run_on_new_loop(work, plan.context)
     except BaseException as error:  # Nobody waits for this thread, so the result must say it.
         _add_failure(result, plan, error)
     _notify(plan.options["on_done"], result)
-    _threads.discard(threading.current_thread())
+    _threads.pop(threading.current_thread(), None)
 
 
 def _add_failure(result: WoveResult, plan: Plan, error: BaseException) -> None:
@@ -175,7 +189,7 @@ def main() -> None:
         result._fill({}, [error], error)
         _notify(background.options["on_done"], result)
         return
-    _run(plan, result)
+    _run(plan, result, Cancellable(partial(execute, plan, result)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from types import FunctionType, TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from wove.errors import OptionError, ReservedNameError
-from wove.flow.doors import run_blocking
+from wove.flow.doors import run_blocking, run_here
 from wove.flow.graph import Graph
 from wove.flow.planning import Plan, configured, execute, make_plan, split_keywords
 from wove.flow.result import RESERVED, WoveResult
@@ -226,7 +226,7 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
         if self._options["background"]:
             self._start_background()
         elif self._specs:
-            await execute(self._plan(), self._result)
+            await run_here(partial(execute, self._plan(), self._result))
             self._leave()
 
     def _plan(self) -> Plan:

@@ -6,8 +6,9 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from functools import cache
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wove.errors import TaskStopped
 from wove.flow.current import current_engine
@@ -35,12 +36,11 @@ def run_blocking(main: Main, context: Context) -> None:
     elif outer is not None:
         _run_inside(outer, main, context)
     else:
-        run_on_new_loop(main, context)
+        run_on_new_loop(Cancellable(main), context)
 
 
-def run_on_new_loop(main: Main, context: Context) -> None:
-    """Run a coroutine function to its end on a new event loop, in a thread where none runs. Raises what it raises."""
-    work = _Cancellable(main)
+def run_on_new_loop(work: "Cancellable", context: Context) -> None:
+    """Run something to its end on a new event loop, in a thread where none runs. Raises what it raises."""
     with asyncio.Runner() as runner, _Termination(work) as termination:
         try:
             runner.run(termination.watch(), context=context)
@@ -49,8 +49,27 @@ def run_on_new_loop(main: Main, context: Context) -> None:
             raise
 
 
+async def run_here(main: Main) -> None:
+    """Await a coroutine function in the current asyncio task.
+
+    Raises:
+        SystemExit: SIGTERM came; the coroutine has been cancelled and has ended.
+        BaseException: what the coroutine raised.
+    """
+    if threading.current_thread() is not threading.main_thread() or current_engine.get(None) is not None:
+        # Signals are the main thread's concern; and an inner weave is stopped by the outer one.
+        await main()
+        return
+    with _Termination(Cancellable(main), among_others=True) as termination:
+        try:
+            await termination.watch()
+        except asyncio.CancelledError:
+            termination.leave()
+            raise
+
+
 def _run_inside(outer: "Engine", main: Main, context: Context) -> None:
-    work = _Cancellable(main)
+    work = Cancellable(main)
     outer.adopt(work.cancel)
     try:
         with asyncio.Runner() as runner:
@@ -73,22 +92,28 @@ def _loop_is_running() -> bool:
 
 def _run_in_thread(main: Main, context: Context) -> None:
     helper = _Helper(main, context)
-    helper.start()
-    try:
-        _wait_for(helper)
-    except BaseException:  # Ctrl-C reaches only the waiting main thread.
-        helper.work.cancel()
-        helper.join()
-        raise
-    if helper.failure is not None:
-        raise helper.failure
+    with _Termination(helper.work) as termination:
+        helper.start()
+        try:
+            _wait_for(helper, termination)
+        except BaseException:  # Ctrl-C reaches only the waiting main thread.
+            helper.work.cancel()
+            helper.join()
+            raise
+        if isinstance(helper.failure, asyncio.CancelledError):
+            termination.leave()
+        if helper.failure is not None:
+            raise helper.failure
 
 
-def _wait_for(helper: threading.Thread) -> None:
+def _wait_for(helper: threading.Thread, termination: "_Termination") -> None:
     if threading.current_thread() is not threading.main_thread():
         helper.join()
         return
     before = _cancellations()
+    helper.join(termination.MOMENT_SECONDS)
+    if helper.is_alive():
+        termination.install()
     while helper.is_alive():
         helper.join(_GLANCE_SECONDS)
         # Below `asyncio.run` the first Ctrl-C raises nothing: it cancels a task of the loop that is blocked here.
@@ -100,7 +125,7 @@ def _cancellations() -> int:
     return sum(task.cancelling() for task in asyncio.all_tasks())
 
 
-class _Cancellable:
+class Cancellable:
     """Runs one coroutine function, which can be cancelled from other threads and from signal handlers."""
 
     def __init__(self, main: Main) -> None:
@@ -131,7 +156,7 @@ class _Helper(threading.Thread):
 
     def __init__(self, main: Main, context: Context) -> None:
         super().__init__(name="wove-helper", daemon=True)
-        self.work = _Cancellable(main)
+        self.work = Cancellable(main)
         self.failure: BaseException | None = None
         self._context = context
 
@@ -148,21 +173,30 @@ class _Termination:
 
     Without it the process would die at once: remote tasks would run on, worker processes and files would stay. A weave
     that is over in a moment is spared the cost: it has nothing of that kind to leave behind.
+
+    Args:
+        work: what SIGTERM cancels.
+        among_others: other asyncio tasks of its loop may wait for weaves, too.
     """
 
-    _MOMENT_SECONDS = 0.02
+    MOMENT_SECONDS = 0.02
 
-    def __init__(self, work: _Cancellable) -> None:
+    # The handler is there as long as one of them waits.
+    _waiting: ClassVar["set[_Termination]"] = set()
+
+    def __init__(self, work: "Cancellable", *, among_others: bool = False) -> None:
         self._work = work
+        self._among_others = among_others
         self._received = False
-        self._installed = False
 
     def __enter__(self) -> "_Termination":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._installed:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self in self._waiting:
+            self._waiting.discard(self)
+            if not self._waiting and signal.getsignal(signal.SIGTERM) is _on_termination:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if kind is None:  # It may have come when there was nothing left to cancel.
             self.leave()
 
@@ -171,27 +205,67 @@ class _Termination:
         if threading.current_thread() is not threading.main_thread():
             await self._work.run()
             return
-        timer = asyncio.get_running_loop().call_later(self._MOMENT_SECONDS, self._install)
+        timer = asyncio.get_running_loop().call_later(self.MOMENT_SECONDS, self.install)
         try:
             await self._work.run()
         finally:
             timer.cancel()
 
-    def _install(self) -> None:
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, self._on_signal)
-            self._installed = True
+    def install(self) -> None:
+        """Listen from now on. Called on the main thread."""
+        before = signal.getsignal(signal.SIGTERM)
+        if before is signal.SIG_DFL:
+            _spare_forked_processes()
+            signal.signal(signal.SIGTERM, _on_termination)
+        elif before is not _on_termination:
+            return
+        self._waiting.add(self)
 
     def leave(self) -> None:
         """Raise SystemExit with the shell's exit code for the signal if it came."""
-        if self._received:
-            raise SystemExit(128 + signal.SIGTERM)
+        if not self._received:
+            return
+        # A loop ends with the first SystemExit: the last of those that share it raises it, the others are cancelled.
+        if self._among_others and any(each._among_others for each in self._waiting - {self}):
+            return
+        raise SystemExit(128 + signal.SIGTERM)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._received:
-            # The second one means it.
+    @classmethod
+    def receive(cls) -> None:
+        """Cancel what the main thread waits for; a second time, let the signal do what it does without a handler."""
+        if any(each._received for each in cls._waiting):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
             return
-        self._received = True
-        self._work.cancel()
+        for each in cls._waiting:
+            each._received = True
+            each._work.cancel()
+
+
+def _on_termination(number: int, frame: FrameType | None) -> None:
+    _Termination.receive()
+
+
+@cache
+def _spare_forked_processes() -> None:
+    """Let a process that a task forks off die of SIGTERM: there is no weave in it to be cancelled.
+
+    The signal is blocked until the handler is gone there. One that comes earlier would be lost.
+    """
+    if not hasattr(os, "register_at_fork"):
+        return
+    blocked = threading.local()
+
+    def before() -> None:
+        blocked.before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked.before)
+
+    def in_child() -> None:
+        _Termination._waiting.clear()
+        if signal.getsignal(signal.SIGTERM) is _on_termination:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked.before)
+
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
