@@ -45,6 +45,18 @@ def test_a_missing_package_is_named_with_its_cure(package: str) -> None:
     assert 'pip install "wove[dispatch]"' in run(program)
 
 
+def test_the_token_is_not_logged_where_everything_is() -> None:
+    program = """
+        import asyncio, logging, sys
+        logging.basicConfig(level=1, stream=sys.stdout)
+        from wove.backend import BackendCallbackServer, post_event
+        server = BackendCallbackServer(token="hush-hush-hush")
+        asyncio.run(server.start())
+        post_event(server.callback_url, {"type": "heartbeat", "run_id": "a"})
+    """
+    assert "hush" not in run(program)
+
+
 def test_an_interpreter_with_an_open_server_exits_at_once() -> None:
     program = """
         import asyncio, threading, time

@@ -73,6 +73,12 @@ def test_a_websocket_wants_a_websocket_url() -> None:
         websocket(url="http://localhost/")
 
 
+def test_what_may_be_a_secret_is_not_shown() -> None:
+    shown = repr(http(url="http://localhost:1/tasks?key=hush", headers={"Authorization": "hush"}))
+    assert "localhost" in shown
+    assert "hush" not in shown
+
+
 def test_a_grpc_target_is_needed() -> None:
     with pytest.raises(ConfigurationError, match="'target' is missing"):
         grpc()

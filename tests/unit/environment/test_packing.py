@@ -43,6 +43,12 @@ async def test_a_payload_has_the_fields_of_the_frame_and_of_the_session() -> Non
     json.dumps(payload)
 
 
+def test_neither_token_nor_secret_is_shown() -> None:
+    shown = repr(Packing("mem", "http://here/wove/events/hush-hush", "json", "env:VAR", b"hush-hush"))
+    assert "env:VAR" in shown
+    assert "hush" not in shown
+
+
 async def test_what_exceeds_the_limit_stays_here() -> None:
     whole, _ = await packer().pack(frame(obj="x" * 10_000), lease=30.0, limit=None)
     payload, kept = await packer().pack(frame(obj="x" * 10_000), lease=30.0, limit=4096)

@@ -220,9 +220,10 @@ def _configure(limits: ReceiveLimits) -> "tuple[Config, ServerState]":
         raise MissingDispatchFeatureError("The callback receiver") from error
     from wove.backend.app import build_callback_app
 
+    # Without the application's two middlewares, which have nothing to do here and take a tenth of each event.
+    app = build_callback_app(limits).router
     config = Config(
-        # Without the application's two middlewares, which have nothing to do here and take a tenth of each event.
-        build_callback_app(limits).router,
+        app,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -232,4 +233,6 @@ def _configure(limits: ReceiveLimits) -> "tuple[Config, ServerState]":
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )
     config.load()
+    # Where everything is logged, uvicorn has wrapped it in one that logs each request's path, and with it the token.
+    config.loaded_app = app
     return config, ServerState()

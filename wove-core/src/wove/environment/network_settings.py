@@ -5,7 +5,7 @@ way there is safe enough.
 import re
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,10 +49,10 @@ class NetworkSettings:
     address: str
     host: str
     port: int
-    target: str
+    target: str = field(repr=False)
     tls: bool
     security: NetworkExecutorSecurity
-    headers: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
     timeout: float | None
     watch_silence: bool
     open_timeout: float | None

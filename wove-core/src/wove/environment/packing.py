@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wove.backend.payload import build_backend_payload, split_payload
@@ -35,10 +35,10 @@ class Packing:
     """
 
     adapter: str
-    callback_url: str
+    callback_url: str = field(repr=False)
     results: Literal["pickle", "json"]
     security: str | None = None
-    secret: bytes | None = None
+    secret: bytes | None = field(default=None, repr=False)
 
 
 class Packer:
