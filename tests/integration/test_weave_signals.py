@@ -132,6 +132,37 @@ print("still mine", signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
     assert "still mine True" in output
 
 
+def test_ctrl_c_in_a_notebook_waits_for_the_tasks_to_clean_up(tmp_path: Path) -> None:
+    source = HEAD + (
+        """
+async def cleans_up():
+    await asyncio.sleep(LONG_ENOUGH)
+    print("running")
+    try:
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.2)
+        print("cleaned up")
+
+async def cell():
+    with weave() as w:
+        w.do(cleans_up)
+
+# No `asyncio.run`: in a kernel Ctrl-C raises KeyboardInterrupt.
+try:
+    asyncio.new_event_loop().run_until_complete(cell())
+except KeyboardInterrupt:
+    print("the cell was interrupted")
+"""
+    )
+    with started_program(source, tmp_path) as running:
+        running.wait_for("running")
+        running.send(signal.SIGINT)
+        _, output, _, seconds = running.end()
+    assert seconds < PROMPT
+    assert output.splitlines() == ["running", "cleaned up", "the cell was interrupted"]
+
+
 def test_sigterm_cancels_every_weave_of_a_loop(tmp_path: Path) -> None:
     source = HEAD + (
         """

@@ -17,7 +17,7 @@ from typing import Any
 
 from wove import serialization
 from wove.errors import SerializationError
-from wove.flow.doors import Cancellable, run_on_new_loop
+from wove.flow.doors import Cancellable, WaitedFor, run_on_new_loop
 from wove.flow.planning import Plan, configured, execute, make_plan
 from wove.flow.result import WoveResult
 from wove.flow.tasks import TaskSpec
@@ -34,24 +34,28 @@ def run_in_thread(plan: Plan, result: WoveResult) -> None:
     """
     result._fill({run.name: run for run in plan.runs})
     work = Cancellable(partial(execute, plan, result))
-    thread = threading.Thread(
-        target=copy_context().run, args=(_run, plan, result, work), name=f"wove-background-{plan.weave[:8]}"
-    )
-    _hold_up_the_exit(thread, work)
+    context = copy_context()
+
+    def run_and_forget() -> None:
+        context.run(_run, plan, result, work)
+        _threads.discard(thread)
+
+    thread = WaitedFor(run_and_forget, work, name=f"wove-background-{plan.weave[:8]}")
+    _hold_up_the_exit(thread)
     thread.start()
 
 
-_threads: dict[threading.Thread, Cancellable] = {}
+_threads: set[WaitedFor] = set()
 
 
-def _hold_up_the_exit(thread: threading.Thread, work: Cancellable) -> None:
+def _hold_up_the_exit(thread: WaitedFor) -> None:
     """Let the interpreter's exit wait for a thread before it shuts anything down that tasks may need.
 
     It joins the threads that are no daemons by itself, but only after it has closed the default executors of all event
     loops for new work, and a loop cannot even look up a host name without one.
     """
     _register_once()
-    _threads[thread] = work
+    _threads.add(thread)
 
 
 @cache
@@ -73,8 +77,8 @@ def _join_all() -> None:
         _join_each()
     except KeyboardInterrupt:
         # Whoever does not want to wait lets the tasks clean up; another Ctrl-C leaves them.
-        for work in list(_threads.values()):
-            work.cancel()
+        for thread in list(_threads):
+            thread.work.cancel()
         _join_each()
         raise
 
@@ -82,8 +86,10 @@ def _join_all() -> None:
 def _join_each() -> None:
     while _threads:
         thread = next(iter(_threads))
-        thread.join()
-        _threads.pop(thread, None)
+        # In a process that was forked off, there is no such thread.
+        if thread.is_alive():
+            thread.wait()
+        _threads.discard(thread)
 
 
 def _run(plan: Plan, result: WoveResult, work: Cancellable) -> None:
@@ -92,7 +98,6 @@ def _run(plan: Plan, result: WoveResult, work: Cancellable) -> None:
     except BaseException as error:  # Nobody waits for this thread, so the result must say it.
         _add_failure(result, plan, error)
     _notify(plan.options["on_done"], result)
-    _threads.pop(threading.current_thread(), None)
 
 
 def _add_failure(result: WoveResult, plan: Plan, error: BaseException) -> None:

@@ -98,7 +98,7 @@ def _run_in_thread(main: Main, context: Context) -> None:
             _wait_for(helper, termination)
         except BaseException:  # Ctrl-C reaches only the waiting main thread.
             helper.work.cancel()
-            helper.join()
+            helper.wait()
             raise
         if isinstance(helper.failure, asyncio.CancelledError):
             termination.leave()
@@ -106,16 +106,15 @@ def _run_in_thread(main: Main, context: Context) -> None:
             raise helper.failure
 
 
-def _wait_for(helper: threading.Thread, termination: "_Termination") -> None:
+def _wait_for(helper: "_Helper", termination: "_Termination") -> None:
     if threading.current_thread() is not threading.main_thread():
-        helper.join()
+        helper.wait()
         return
     before = _cancellations()
-    helper.join(termination.MOMENT_SECONDS)
-    if helper.is_alive():
-        termination.install()
-    while helper.is_alive():
-        helper.join(_GLANCE_SECONDS)
+    if helper.wait(termination.MOMENT_SECONDS):
+        return
+    termination.install()
+    while not helper.wait(_GLANCE_SECONDS):
         # Below `asyncio.run` the first Ctrl-C raises nothing: it cancels a task of the loop that is blocked here.
         if _cancellations() > before:
             raise asyncio.CancelledError
@@ -151,16 +150,46 @@ class Cancellable:
             pass  # It has just ended.
 
 
-class _Helper(threading.Thread):
+class WaitedFor(threading.Thread):
+    """A thread that can be waited for once more after Ctrl-C has interrupted the waiting.
+
+    Its `join` cannot: CPython 3.11 and 3.12 then take the thread for one that has ended.
+
+    Args:
+        target: what it does.
+        work: what is cancelled if nobody wants to wait.
+        name, daemon: as for every thread.
+    """
+
+    def __init__(self, target: Callable[[], object], work: Cancellable, *, name: str, daemon: bool = False) -> None:
+        super().__init__(name=name, daemon=daemon)
+        self.work = work
+        self._do = target
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self._do()
+        finally:
+            self._ended.set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it has ended, at most some seconds; return whether it has."""
+        if not self._ended.wait(seconds):
+            return False
+        self.join()
+        return True
+
+
+class _Helper(WaitedFor):
     """Runs a coroutine function on a loop of its own for a thread whose loop is occupied."""
 
     def __init__(self, main: Main, context: Context) -> None:
-        super().__init__(name="wove-helper", daemon=True)
-        self.work = Cancellable(main)
+        super().__init__(self._run, Cancellable(main), name="wove-helper", daemon=True)
         self.failure: BaseException | None = None
         self._context = context
 
-    def run(self) -> None:
+    def _run(self) -> None:
         try:
             with asyncio.Runner() as runner:
                 runner.run(self.work.run(), context=self._context)
