@@ -140,7 +140,8 @@ def test_the_payload_may_come_on_standard_input(
         ((), None, "There is no payload"),
         (("--stdin",), "  \n", "There is no payload"),
         (("no base64!",), None, "not"),
-        (("--stdin",), '{"run_id": "r"', "wove.backend_worker: "),
+        (("--sdtin",), None, "There is no option '--sdtin'. Give the payload in WOVE_BACKEND_PAYLOAD"),
+        (("--stdin",), '{"run_id": "r"', "wove.backend_worker: The payload is no valid JSON"),
         (("--stdin",), '{"run_id": "r"}', "'callback_url'"),
     ],
 )

@@ -46,9 +46,14 @@ def read_payload(arguments: Sequence[str], environ: MutableMapping[str, str], st
     given = given.strip()
     if not given:
         raise ValueError(f"There is no payload. {_USAGE}")
+    if given.startswith("-"):
+        raise ValueError(f"There is no option {given.split()[0]!r}. {_USAGE}")
     if not given.startswith("{"):
         return payload_from_b64(given)
-    payload: Mapping[str, Any] = json.loads(given)
+    try:
+        payload: Mapping[str, Any] = json.loads(given)
+    except ValueError as error:
+        raise ValueError(f"The payload is no valid JSON ({error}): was it cut off, or changed by a shell?") from None
     return payload
 
 
