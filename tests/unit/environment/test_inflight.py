@@ -158,6 +158,16 @@ def test_a_dead_job_fails_its_task_after_the_grace_with_what_the_backend_said(in
     assert "exit code 137: OOMKilled" in str(error)
 
 
+def test_a_backend_that_knows_better_shortens_the_grace_and_never_prolongs_it(inflight: InFlight) -> None:
+    opened(inflight, grace=5.0)
+    inflight.reported("r", JobState("failed", grace=1.0), now=10.0)
+    assert inflight.next_due() == 11.0
+    assert "within 1 s" in str(error_of(inflight.tick(now=11.0)))
+    opened(inflight, grace=0.5)
+    inflight.reported("r", JobState("failed", grace=1.0), now=20.0)
+    assert inflight.next_due() == 20.5
+
+
 def test_repeated_reports_do_not_prolong_the_grace(inflight: InFlight) -> None:
     opened(inflight, grace=5.0)
     for second in range(5):

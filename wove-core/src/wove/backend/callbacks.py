@@ -44,8 +44,10 @@ class Run:
 
     __slots__ = ("claim", "inbox", "key", "settings", "state")
 
-    def __init__(self, run_id: str, inbox: Inbox, settings: CallbackSettings, *, lease: float) -> None:
-        self.state = RunState(lease, signed_only=not settings.takes_unsigned)
+    def __init__(
+        self, run_id: str, inbox: Inbox, settings: CallbackSettings, *, lease: float, exclusive: bool = False
+    ) -> None:
+        self.state = RunState(lease, signed_only=not settings.takes_unsigned, exclusive=exclusive)
         self.inbox = inbox
         self.settings = settings
         self.key = derive_key(settings.secret, run_id)
@@ -123,7 +125,7 @@ class Callback:
         self._summarize()
         return not self._users
 
-    def open(self, run_id: str, inbox: Inbox, *, lease: float, claim: bytes | None) -> Run:
+    def open(self, run_id: str, inbox: Inbox, *, lease: float, claim: bytes | None, exclusive: bool = False) -> Run:
         """Expect events of a run.
 
         Raises:
@@ -131,7 +133,7 @@ class Callback:
         """
         if self.find(run_id) is not None:
             raise ValueError(f"Run {run_id!r} was opened before; every attempt needs a run id of its own.")
-        run = Run(run_id, inbox, self._users[inbox], lease=lease)
+        run = Run(run_id, inbox, self._users[inbox], lease=lease, exclusive=exclusive)
         run.claim = claim
         self._runs[run_id] = run
         return run

@@ -103,6 +103,16 @@ class WorkerRun:
                 return False
             return self._announced() and self._made_ready()
 
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return str(self._ids["run_id"])
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the weave has said that another worker executes the run, or had begun it."""
+        return self._heartbeat.verdict == "taken"
+
     def execute(self) -> EventFrame:
         """Execute the task in this thread and return its final event."""
         with forwarding(self._heartbeat.log):

@@ -195,7 +195,7 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         lease = (frame.get("delivery") or {}).get("delivery_heartbeat_seconds") or LEASE_SECONDS
         limits = [limit for limit in (self._own_limit, link.adapter.max_payload_bytes) if limit is not None]
         payload, body = await self._packer.pack(frame, lease=lease, limit=min(limits, default=None))
-        key = link.receiver.open_run(run.run_id, lease=lease, body=body)
+        key = link.receiver.open_run(run.run_id, lease=lease, body=body, exclusive=link.adapter.exclusive_runs)
         if key is not None:
             payload["callback_key"] = key
         self._runs[run.run_id] = run

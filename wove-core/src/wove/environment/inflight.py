@@ -164,7 +164,7 @@ class InFlight:
         if run.sealed is not None:
             return self._end(run, run.sealed)
         if run.report is None:
-            run.report_due = now + run.policy.grace
+            run.report_due = now + run.grace_of(state)
         run.report = state
         self._arm(run)
         return []

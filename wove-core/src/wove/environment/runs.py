@@ -154,6 +154,10 @@ class Run:
             self.report,
         )
 
+    def grace_of(self, state: JobState) -> float:
+        """Return the seconds that a final event may still take after the backend has said that the job is over."""
+        return self.policy.grace if state.grace is None else min(state.grace, self.policy.grace)
+
     def orphaned(self, state: JobState) -> DeliveryOrphanedError:
         """Return the error for a run whose job is over without a final event."""
         said = "it does not know the job any more" if state.phase == "gone" else f"the job is {state.phase}"
@@ -163,7 +167,7 @@ class Run:
         return _with_report(
             DeliveryOrphanedError(
                 f"{self.label} is lost: the backend says that {said}{more}, and no final event came within "
-                f"{self.policy.grace:g} s."
+                f"{self.grace_of(state):g} s."
             ),
             state,
         )
