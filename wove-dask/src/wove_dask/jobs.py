@@ -1,0 +1,177 @@
+"""Everything that the adapter asks of Dask, and what Dask says of its tasks."""
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import dask
+from distributed import Client, Future, as_completed, fire_and_forget
+
+from wove.integrations.base import JobState
+from wove.integrations.jobs import is_detached, job_id_of
+from wove_dask.connections import Connection
+from wove_dask.settings import Settings
+from wove_dask.worker import execute
+
+# Dask warns of graphs beyond 10 MB.
+_LARGEST_GRAPH = 8 * 1024 * 1024
+# The worker reports an outcome before its task ends, so there is hardly anything to wait for.
+_GRACE_SECONDS = 1.0
+# Dask groups what it shows by the part of a key before the first dash.
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_]+")
+
+Report = Callable[[str, JobState], object]
+Submission = tuple[dict[str, Any], dict[str, Any]]
+
+
+class Submitted:
+    """The handle of a task.
+
+    Attributes:
+        run_id: Wove's id.
+        key: Dask's.
+        future: Dask's, while the task is not over. It lives on the client's loop.
+        shared: whether a task of another weave may bear the same key.
+        unwanted: whether it has been cancelled by Wove.
+    """
+
+    __slots__ = ("future", "key", "run_id", "shared", "unwanted")
+
+    def __init__(self, frame: Mapping[str, Any]) -> None:
+        self.run_id: str = frame["run_id"]
+        self.key = _key(frame)
+        self.future: Future | None = None
+        self.shared = job_id_of(frame) != self.run_id
+        self.unwanted = False
+
+    def __repr__(self) -> str:
+        return f"<Dask task {self.key}>"
+
+
+class Jobs:
+    """The tasks of one adapter. Its public methods are called on Wove's background loop; the others run on the
+    client's.
+
+    Args:
+        connection: to the scheduler.
+        settings: how tasks are submitted.
+        report: takes the id and the state of each run that is over; called on the client's loop.
+    """
+
+    def __init__(self, connection: Connection, settings: Settings, report: Report) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._report = report
+        self._following: set[asyncio.Task[None]] = set()
+
+    async def submit(self, submissions: Sequence[Submission]) -> list[Submitted]:
+        """Submit tasks, all of them in one message unless they are large.
+
+        Raises:
+            ConnectionError: the scheduler cannot be reached.
+        """
+        client = await self._connection.client()
+        return await self._connection.run(self._submit, client, submissions)
+
+    async def cancel(self, handles: Sequence[Submitted]) -> None:
+        """Take tasks back. Those that run are stopped by their workers."""
+        await self._connection.run(self._cancel, handles)
+
+    async def close(self) -> None:
+        """Follow no task any more, and let go of those that are not over."""
+        await self._connection.run(self._stop_following)
+
+    async def _submit(self, client: Client, submissions: Sequence[Submission]) -> list[Submitted]:
+        handles = [Submitted(frame) for _, frame in submissions]
+        bodies = [json.dumps(payload).encode() for payload, _ in submissions]
+        for part in _parts(bodies):
+            with dask.annotate(**self._settings.annotations):
+                futures = client.map(
+                    execute,
+                    bodies[part],
+                    key=[handle.key for handle in handles[part]],
+                    pure=False,
+                    **self._settings.submit_options,
+                )
+            for handle, future in zip(handles[part], futures, strict=True):
+                handle.future = future
+        for handle, (_, frame) in zip(handles, submissions, strict=True):
+            if is_detached(frame):
+                fire_and_forget(handle.future)
+        following = asyncio.get_running_loop().create_task(self._follow(client, handles))
+        self._following.add(following)
+        following.add_done_callback(self._following.discard)
+        return handles
+
+    async def _cancel(self, handles: Sequence[Submitted]) -> None:
+        futures = []
+        for handle in handles:
+            handle.unwanted = True
+            if handle.future is not None:
+                futures.append(handle.future)
+        if futures:
+            await futures[0].client.cancel(futures)
+
+    async def _stop_following(self) -> None:
+        following = list(self._following)
+        for task in following:
+            task.cancel()
+        if following:
+            await asyncio.wait(following, timeout=1.0)
+
+    async def _follow(self, client: Client, handles: Sequence[Submitted]) -> None:
+        """Report each task that is over, and let go of it: Dask would execute it again if its result were lost."""
+        waiting = {handle.future: handle for handle in handles}
+        try:
+            async for future in as_completed(list(waiting), loop=client.loop):
+                handle = waiting.pop(future)
+                handle.future = None
+                state = await _state_of(future, handle)
+                future.release()
+                if state is not None:
+                    self._report(handle.run_id, state)
+        finally:
+            for future, handle in waiting.items():
+                handle.future = None
+                future.release()
+
+
+async def _state_of(future: Future, handle: Submitted) -> JobState | None:
+    """Return what a task that is over has become; None where that is Wove's own doing."""
+    status = future.status
+    if status == "error":
+        error = await future.exception()
+        return JobState("failed", reason=f"{type(error).__name__}: {error}", grace=_GRACE_SECONDS)
+    if status != "finished":
+        return None if handle.unwanted else JobState("gone", reason=await _why_cancelled(future), grace=_GRACE_SECONDS)
+    if handle.shared and await future.result() != handle.run_id:
+        reason = "the delivery_idempotency_key belongs to a task of another weave, which has got the result"
+        return JobState("failed", reason=reason, grace=0.0)
+    return JobState("finished", grace=_GRACE_SECONDS)
+
+
+async def _why_cancelled(future: Future) -> str:
+    try:
+        await future.result()
+    except (asyncio.CancelledError, Exception) as error:
+        return f"{type(error).__name__}: {error}"
+    return str(future.status)
+
+
+def _parts(bodies: Sequence[bytes]) -> Iterator[slice]:
+    """Yield slices of what may travel in one graph."""
+    begin = size = 0
+    for index, body in enumerate(bodies):
+        if size and size + len(body) > _LARGEST_GRAPH:
+            yield slice(begin, index)
+            begin, size = index, 0
+        size += len(body)
+    yield slice(begin, len(bodies))
+
+
+def _key(frame: Mapping[str, Any]) -> str:
+    name = _NOT_IN_NAMES.sub("_", str(frame.get("task_name") or frame.get("task_id") or "task"))
+    return f"wove_{name}-{hashlib.sha256(job_id_of(frame).encode()).hexdigest()[:32]}"
