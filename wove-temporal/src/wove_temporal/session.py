@@ -1,0 +1,160 @@
+"""Everything that the adapter asks of the server, on one event loop."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from wove.errors import DeliveryError
+from wove.integrations.base import JobState
+from wove_temporal.activity_jobs import ActivityJobs
+from wove_temporal.connection import Connection, connect
+from wove_temporal.following import Followers
+from wove_temporal.jobs import Jobs, NewJob, TakenError, new_job
+from wove_temporal.settings import SHIPPED, Settings
+from wove_temporal.workflow_jobs import ShippedWorkflowJobs, WorkflowJobs
+
+# How long a job of the same key, which is just ending, may hold up the next one.
+_SUCCESSION_SECONDS = 3.0
+_SUCCESSION_PAUSE = 0.05
+
+logger = logging.getLogger("wove")
+
+
+class Submitted:
+    """The handle of a job.
+
+    Attributes:
+        job_id: the id of the activity or workflow.
+        run_id: the run that it carries.
+        job: the SDK's handle.
+        given_up: whether it has been told to stop.
+    """
+
+    __slots__ = ("given_up", "job", "job_id", "run_id")
+
+    def __init__(self, job_id: str, run_id: str, job: Any) -> None:
+        self.job_id = job_id
+        self.run_id = run_id
+        self.job = job
+        self.given_up = False
+
+    def __repr__(self) -> str:
+        return f"<Temporal job {self.job_id}>"
+
+
+class Session:
+    """The jobs of one configuration. Made by `open_session`.
+
+    Args:
+        connection: to the server.
+        settings: how jobs are started.
+        jobs: what they are.
+    """
+
+    def __init__(self, connection: Connection, settings: Settings, jobs: Jobs) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._jobs = jobs
+        self._followers = Followers(jobs)
+        # By idempotency key; those of runs that are over are harmless, and replaced by the next one.
+        self._keyed: dict[str, Submitted] = {}
+
+    async def submit(self, payload: Mapping[str, Any], frame: Mapping[str, Any]) -> Submitted:
+        """Start the job of a run, and begin to wait for its end.
+
+        Raises:
+            ConnectionError: the server cannot be reached.
+            DeliveryError: it refuses, or another weave's job has the same idempotency key.
+        """
+        job = new_job(payload, frame, prefix=self._settings.prefix)
+        async with self._connection.reachable():
+            submitted = await self._started(job)
+        self._followers.follow(job.run_id, submitted.job)
+        return submitted
+
+    async def cancel(self, submitted: Submitted) -> None:
+        """End a job that is queued, and ask one that runs to stop. Does nothing for one that is over.
+
+        Raises:
+            ConnectionError: the server cannot be reached.
+        """
+        submitted.given_up = True
+        async with self._connection.reachable(), self._connection.unless_gone():
+            await self._jobs.stop(submitted.job)
+
+    async def watch(self) -> AsyncIterator[tuple[str, JobState]]:
+        """Yield run ids with the state of their job as soon as that has ended."""
+        while True:
+            yield await self._followers.news.get()
+
+    async def close(self) -> None:
+        """Wait for no job any more."""
+        await self._followers.close()
+
+    async def _started(self, job: NewJob) -> Submitted:
+        deadline = time.monotonic() + _SUCCESSION_SECONDS
+        while True:
+            try:
+                submitted = Submitted(job.id, job.run_id, await self._jobs.start(job))
+            except TakenError as taken:
+                earlier = self._keyed.get(job.id)
+                if earlier is not None and earlier.run_id == job.run_id:
+                    return earlier
+                await self._make_way(taken, earlier, job, deadline)
+            else:
+                if job.keyed:
+                    self._keyed[job.id] = submitted
+                return submitted
+
+    async def _make_way(self, taken: TakenError, earlier: Submitted | None, job: NewJob, deadline: float) -> None:
+        """Let a job with the same id come to its end."""
+        if earlier is not None and earlier.given_up:
+            # It may take until its next heartbeat to stop; what it still sends is refused.
+            async with self._connection.unless_gone():
+                await taken.job.terminate(reason="its weave tries again")
+        elif time.monotonic() > deadline:
+            raise DeliveryError(
+                f"Temporal has a job with the id {job.id!r} already: a task with the same idempotency key is in flight "
+                "in another weave, or the id_reuse_policy in start_options allows no second one."
+            ) from None
+        await asyncio.sleep(_SUCCESSION_PAUSE)
+
+
+async def open_session(settings: Settings, *, where: str) -> Session:
+    """Connect, see what the server can do, and warn where no worker is seen.
+
+    Args:
+        settings: the configuration.
+        where: how messages begin.
+
+    Raises:
+        ConfigurationError: an option is wrong, or there is no such namespace.
+        ConnectionError: the server cannot be reached; names its address, without credentials.
+    """
+    connection = await connect(settings, where=where)
+    standalone = await connection.has_standalone_activities() and settings.workflow is None
+    if standalone:
+        jobs: Jobs = ActivityJobs(connection.client, settings)
+    elif settings.workflow in (None, SHIPPED):
+        jobs = ShippedWorkflowJobs(connection.client, settings)
+    else:
+        jobs = WorkflowJobs(connection.client, settings)
+    if not await connection.has_pollers(settings.task_queue, workflows=not standalone):
+        _warn_of_absent_workers(connection, settings.task_queue)
+    return Session(connection, settings, jobs)
+
+
+def _warn_of_absent_workers(connection: Connection, task_queue: str) -> None:
+    namespace = connection.client.namespace
+    logger.warning(
+        "No worker polls the task queue %r in namespace %r of Temporal at %s: tasks wait until one does. Start one "
+        "with: python -m wove_temporal.worker --address %s --namespace %s --task-queue %s",
+        task_queue,
+        namespace,
+        connection.address,
+        connection.address,
+        namespace,
+        task_queue,
+    )
