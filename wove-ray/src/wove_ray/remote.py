@@ -1,0 +1,70 @@
+"""What Ray's workers execute, and how Ray is told about it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+
+from wove.errors import ConfigurationError
+
+# Ray knows no equal jobs: for so long, a host gives the result of an idempotency key to later tasks with it.
+_ONCE_SECONDS = 3600.0
+# Task names whose options are kept.
+_MOST_NAMES = 64
+
+_NAME = "wove"
+
+
+def _make_execute() -> Callable[..., None]:
+    """Return the function that executes a payload.
+
+    It is made in here so that Ray sends it by value: its workers need Wove's core, but not this distribution.
+    """
+    once_seconds = _ONCE_SECONDS
+
+    def execute(body: bytes) -> None:
+        import pickle
+
+        from wove.integrations.worker import run
+
+        run(pickle.loads(body), once_seconds=once_seconds)
+
+    return execute
+
+
+class RemoteRun:
+    """Ray's remote function with the options of one environment. Exported once for a session; any thread.
+
+    Args:
+        options: arguments of ``ray.remote``.
+
+    Raises:
+        ConfigurationError: Ray refuses an option; the message has its words.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._has_name = "name" in options
+        self._named: dict[str, Any] = {}
+        try:
+            self._function: Any = ray.remote(**{"name": _NAME, **options, "max_retries": 0})(_make_execute())
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"remote_options: Ray refuses them: {error}") from error
+
+    def submit(self, task_name: str, body: bytes) -> Any:
+        """Submit a payload, and return Ray's reference to its end.
+
+        Args:
+            task_name: how it is called in Ray's lists.
+            body: the pickled payload.
+        """
+        return self._called(task_name).remote(body)
+
+    def _called(self, task_name: str) -> Any:
+        if self._has_name:
+            return self._function
+        named = self._named.get(task_name)
+        if named is None:
+            if len(self._named) >= _MOST_NAMES:
+                self._named.clear()
+            named = self._named[task_name] = self._function.options(name=f"{_NAME}: {task_name}")
+        return named

@@ -1,0 +1,137 @@
+"""The runs that Ray has: submitted, cancelled, and heard of again when they end. Blocking, from any thread."""
+
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import ray
+
+from wove.errors import DeliveryError
+from wove_ray import session
+from wove_ray.remote import RemoteRun
+from wove_ray.resources import misfit
+from wove_ray.settings import Settings
+
+# For how long nodes that can run a task are taken for granted.
+_TRUST_SECONDS = 10.0
+
+Ended = Callable[["Submitted", BaseException | None], None]
+
+
+class Submitted:
+    """The handle of a run. Its attributes but `ref` belong to the adapter's loop.
+
+    Attributes:
+        run_id: the run.
+        ref: Ray's reference to the task's end; None when that has come.
+        begun: whether a worker has been heard of.
+        unwanted: whether the run is to be cancelled.
+    """
+
+    __slots__ = ("begun", "ref", "run_id", "unwanted")
+
+    def __init__(self, run_id: str, ref: Any) -> None:
+        self.run_id = run_id
+        self.ref = ref
+        self.begun = False
+        self.unwanted = False
+
+    @property
+    def over(self) -> bool:
+        """Whether the task has ended."""
+        return self.ref is None
+
+    def __repr__(self) -> str:
+        return f"<Ray task of run {self.run_id}>"
+
+
+class Runs:
+    """The runs of one environment.
+
+    Args:
+        settings: how they are submitted.
+        ended: is told of the end of each, on a thread of Ray's, with what Ray raises for it.
+
+    Raises:
+        ConfigurationError: Ray refuses the settings, or there is no session and none can be made.
+        ConnectionError: the cluster cannot be reached.
+    """
+
+    def __init__(self, settings: Settings, ended: Ended) -> None:
+        self._settings = settings
+        self._ended = ended
+        self._remote = RemoteRun(settings.remote_options)
+        self._fits_until = 0.0
+        self._rejoining = threading.Lock()
+        self.is_client = session.join(settings)
+
+    @property
+    def knows_nodes(self) -> bool:
+        """Whether it was seen a moment ago that some node can run a task."""
+        return time.monotonic() < self._fits_until
+
+    def submit(self, payloads: Sequence[Mapping[str, Any]]) -> list[Submitted]:
+        """Submit payloads.
+
+        Raises:
+            DeliveryError: no node can run them, and they shall not wait for one.
+            ConnectionError: the session is lost and cannot be made again.
+        """
+        self._rejoin()
+        if not self.knows_nodes:
+            self._check_nodes()
+        submitted = [self._submit(payload) for payload in payloads]
+        if self.is_client:
+            # Ray Client sends in the background; when the last one has its name, all have arrived.
+            submitted[-1].ref.hex()
+        for each in submitted:
+            self._watch(each)
+        return submitted
+
+    def cancel(self, runs: Iterable[Submitted], *, force: bool) -> None:
+        """Interrupt tasks, or kill the processes that execute them. Those that wait are withdrawn."""
+        for run in runs:
+            ref = run.ref
+            if ref is not None:
+                ray.cancel(ref, force=force)
+
+    def misfit(self) -> str | None:
+        """Say why no node can run a task, or return None if one can."""
+        return misfit(self._settings.remote_options, ray.nodes())
+
+    def close(self) -> None:
+        """Leave the session."""
+        session.leave()
+
+    def _submit(self, payload: Mapping[str, Any]) -> Submitted:
+        # Bytes are what Ray carries fastest: they are neither looked at nor pickled again.
+        body = pickle.dumps(payload, protocol=pickle.HIGHEST_PROTOCOL)
+        name = str(payload.get("task_name") or payload.get("task_id"))
+        return Submitted(str(payload["run_id"]), self._remote.submit(name, body))
+
+    def _watch(self, run: Submitted) -> None:
+        def done(future: Any) -> None:
+            run.ref = None
+            self._ended(run, future.exception())
+
+        run.ref.future().add_done_callback(done)
+
+    def _check_nodes(self) -> None:
+        why = None if self._settings.queue_timeout is not None else self.misfit()
+        if why is not None:
+            raise DeliveryError(
+                f"Ray would never run it: {why}. Change remote_options; or, if the cluster will get such a node, set "
+                "queue_timeout to the seconds that a task may wait for it."
+            )
+        self._fits_until = time.monotonic() + _TRUST_SECONDS
+
+    def _rejoin(self) -> None:
+        """Make the session again that Ray Client has given up, or that the program has closed."""
+        if ray.is_initialized():
+            return
+        with self._rejoining:
+            if not ray.is_initialized():
+                session.leave()
+                self.is_client = session.join(self._settings)
