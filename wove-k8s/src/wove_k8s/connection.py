@@ -1,0 +1,278 @@
+"""The way to the API server: finds address and credentials, and speaks plain JSON through Kubernetes' own client."""
+
+import asyncio
+import importlib
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlencode
+
+from aiohttp import ClientConnectorError, ClientError, ClientTimeout
+from kubernetes.aio import client, config
+from kubernetes.aio.config import ConfigException
+
+from wove.backend.threads import in_daemon_thread
+from wove.errors import ConfigurationError
+from wove_k8s.settings import Settings
+
+_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_HOST_VARIABLE = "KUBERNETES_SERVICE_HOST"
+_ANSWER_SECONDS = 20.0
+_CONNECT_SECONDS = 4.0
+# Of a watch: how long the server may keep silent. It sends a bookmark every minute.
+_SILENCE_SECONDS = 150.0
+# What a Configuration of the synchronous client has in common with one of the asynchronous one.
+_SHARED = (
+    "host api_key api_key_prefix username password verify_ssl ssl_ca_cert cert_file key_file tls_server_name proxy "
+    "proxy_headers refresh_api_key_hook"
+).split()
+
+
+class Refused(Exception):
+    """The API server refuses a request.
+
+    Attributes:
+        status: of the HTTP answer.
+        reason: Kubernetes' own word, such as ``AlreadyExists``.
+        retry_after: seconds that the server asks for, or None.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class Unreachable(ConnectionError):
+    """The API server does not answer.
+
+    Attributes:
+        sent: whether it may have got the request all the same.
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class Connection:
+    """Requests to the API server. Lives as long as its adapter; its loop only.
+
+    Args:
+        connect: makes a client. Blocking; called in a thread, and again when the credentials have run out.
+    """
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+        self._client: Any = None
+        self._renewing = asyncio.Lock()
+        self._retired: list[Any] = []
+
+    async def open(self) -> None:
+        """Make the client.
+
+        Raises:
+            ConfigurationError: there are no usable address and credentials.
+        """
+        self._client = await in_daemon_thread(self._connect)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        clients, self._client = [*self._retired, self._client], None
+        for each in clients:
+            if each is not None:
+                await each.close()
+
+    @property
+    def address(self) -> str:
+        """Where the API server is."""
+        return str(self._opened.configuration.host)
+
+    async def call(
+        self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: object = None
+    ) -> dict[str, Any]:
+        """Return the answer to a request.
+
+        Raises:
+            Refused: it is refused.
+            Unreachable: there is no answer.
+        """
+        timeout = ClientTimeout(total=_ANSWER_SECONDS, sock_connect=_CONNECT_SECONDS)
+        async with self._asking(method, path, query, body, timeout) as answer:
+            return cast("dict[str, Any]", json.loads(await answer.read()))
+
+    async def stream(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """Yield the JSON lines of an answer until the server ends it.
+
+        Raises:
+            Refused: it is refused.
+            Unreachable: the connection broke.
+        """
+        timeout = ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
+        async with self._asking("GET", path, query, None, timeout) as answer:
+            try:
+                while line := await answer.content.readline():
+                    yield json.loads(line)
+            finally:
+                # An answer that has not been read to its end cannot be followed by another one.
+                answer.close()
+
+    @asynccontextmanager
+    async def _asking(
+        self, method: str, path: str, query: Mapping[str, Any] | None, body: object, timeout: ClientTimeout
+    ) -> AsyncIterator[Any]:
+        try:
+            answer = await self._ask(method, path, query, body, timeout)
+            if answer.status == 401:
+                await self._renew(self._opened)
+                answer = await self._ask(method, path, query, body, timeout)
+            if answer.status >= 300:
+                raise _refusal(answer, await answer.read())
+            yield answer
+        except (ClientError, OSError, TimeoutError, ValueError) as error:
+            if isinstance(error, Unreachable):
+                raise
+            what = f"The Kubernetes API server at {self.address} cannot be reached ({type(error).__name__})."
+            raise Unreachable(what, sent=not isinstance(error, ClientConnectorError)) from error
+
+    async def _ask(
+        self, method: str, path: str, query: Mapping[str, Any] | None, body: object, timeout: ClientTimeout
+    ) -> Any:
+        where = f"{path}?{urlencode(query)}" if query else path
+        # Without the client's models: what is not in them travels too, and an event of a watch costs a tenth.
+        prepared = await self._opened.param_serialize(method, where, body=body, auth_settings=["BearerToken"])
+        method, url, headers, sent, _ = prepared
+        asked = await self._opened.call_api(method, url, headers, sent, _request_timeout=timeout)
+        return asked.response
+
+    async def _renew(self, used: Any) -> None:
+        """Get new credentials: those of many clouds last for minutes."""
+        async with self._renewing:
+            if self._client is used:
+                self._client = await in_daemon_thread(self._connect)
+                # Other requests may still be using it.
+                self._retired.append(used)
+
+    @property
+    def _opened(self) -> Any:
+        if self._client is None:
+            raise RuntimeError("The connection has not been opened.")
+        return self._client
+
+
+def _refusal(answer: Any, body: bytes) -> Refused:
+    try:
+        status = json.loads(body)
+        reason, message = str(status.get("reason") or answer.reason), str(status.get("message"))
+    except (ValueError, AttributeError):
+        reason, message = str(answer.reason), body.decode(errors="replace")[:500]
+    try:
+        retry_after = float(answer.headers["Retry-After"])
+    except (KeyError, ValueError):
+        retry_after = None
+    return Refused(answer.status, reason, message, retry_after)
+
+
+# --- address and credentials ---
+
+
+def make_client(settings: Settings, where: str) -> Any:
+    """Return a client of Kubernetes' own package. Blocking.
+
+    Args:
+        settings: say whose configuration is used.
+        where: how messages begin.
+
+    Raises:
+        ConfigurationError: there is none, or it is not usable.
+    """
+    # Certificates that stand in a kubeconfig are written to files; the client has read them when it is made.
+    with tempfile.TemporaryDirectory(prefix="wove-k8s-") as folder:
+        try:
+            return client.ApiClient(_configuration(settings, folder))
+        except ConfigurationError:
+            raise
+        except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+            raise ConfigurationError(
+                f"{where}: {_what_failed(settings)} ({type(error).__name__}: {error}). In a pod of the cluster give "
+                "'in_cluster': True; elsewhere a kubeconfig, for example "
+                "'load_config_options': {'config_file': '/path/to/kubeconfig', 'context': 'staging'}."
+            ) from None
+
+
+def _what_failed(settings: Settings) -> str:
+    if settings.batch_api is not None:
+        return "batch_api leads to no configuration of a Kubernetes client"
+    if not settings.load_config:
+        return "the client's default configuration is not usable"
+    return "no configuration of Kubernetes can be loaded"
+
+
+def _configuration(settings: Settings, folder: str) -> Any:
+    if settings.batch_api is not None:
+        found = settings.batch_api
+        if isinstance(found, str):
+            module, _, attribute = found.partition(":")
+            found = getattr(importlib.import_module(module), attribute)
+        return _copied(found.api_client.configuration)
+    if not settings.load_config:
+        return _default_configuration()
+    made = client.Configuration()
+    options = dict(settings.load_config_options)
+    if is_in_cluster(settings):
+        config.load_incluster_config(client_configuration=made, **options)
+    else:
+        options.setdefault("config_file", os.environ.get("KUBECONFIG"))
+        loading = config.load_kube_config(client_configuration=made, temp_file_path=folder, **options)
+        # It may start a program that gets credentials, and wait for it.
+        asyncio.run(loading)
+    return made
+
+
+def _default_configuration() -> Any:
+    from kubernetes.client import Configuration as OfSynchronousClient
+
+    default = client.Configuration.get_default()
+    return _copied(default if default.host != "http://localhost" else OfSynchronousClient.get_default_copy())
+
+
+def _copied(configuration: Any) -> Any:
+    """Return a configuration of our own: the project's client may be a synchronous one, or live on another loop."""
+    made = client.Configuration()
+    for name in _SHARED:
+        if hasattr(configuration, name):
+            value = getattr(configuration, name)
+            setattr(made, name, dict(value) if isinstance(value, dict) else value)
+    return made
+
+
+def is_in_cluster(settings: Settings) -> bool:
+    """Tell whether the configuration is that of the pod that this process runs in."""
+    if settings.in_cluster is not None:
+        return settings.in_cluster
+    given = "config_file" in settings.load_config_options or "context" in settings.load_config_options
+    return not given and _HOST_VARIABLE in os.environ and (_SERVICE_ACCOUNT / "token").exists()
+
+
+def find_namespace(settings: Settings) -> str:
+    """Return the namespace of the settings, of this pod, or of the kubeconfig's context. Blocking."""
+    if settings.namespace is not None:
+        return settings.namespace
+    try:
+        if settings.batch_api is None and settings.load_config:
+            if is_in_cluster(settings):
+                return (_SERVICE_ACCOUNT / "namespace").read_text().strip()
+            contexts, current = config.list_kube_config_contexts(
+                settings.load_config_options.get("config_file") or os.environ.get("KUBECONFIG")
+            )
+            wanted = settings.load_config_options.get("context")
+            chosen = next((each for each in contexts if each["name"] == wanted), current)
+            return str(chosen["context"].get("namespace") or "default")
+    except (OSError, ConfigException, KeyError, TypeError):
+        pass
+    return "default"
