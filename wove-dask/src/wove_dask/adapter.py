@@ -69,6 +69,11 @@ class DaskAdapter(BackendAdapter):
         if submission is not None:
             await self._unwanted.add(submission)
 
+    def heard(self, run_id: str) -> None:
+        """Take note that a worker has begun a run: from then on it is lost with its worker."""
+        if self._jobs is not None:
+            self._jobs.heard(run_id)
+
     async def watch(self) -> AsyncIterator[tuple[str, JobState]]:
         """Yield the state of each run that is over, as soon as Dask says so."""
         while True:

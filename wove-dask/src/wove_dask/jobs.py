@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import dask
@@ -13,6 +13,7 @@ from distributed import Client, Future, as_completed, fire_and_forget
 from wove.integrations.base import JobState
 from wove.integrations.jobs import is_detached, job_id_of
 from wove_dask.connections import Connection
+from wove_dask.departures import Departures, departures_of
 from wove_dask.settings import Settings
 from wove_dask.worker import execute
 
@@ -34,17 +35,19 @@ class Submitted:
         run_id: Wove's id.
         key: Dask's.
         future: Dask's, while the task is not over. It lives on the client's loop.
+        begun: whether a worker has been heard of.
         shared: whether a task of another weave may bear the same key.
-        unwanted: whether it has been cancelled by Wove.
+        unwanted: whether it has been taken back by Wove.
     """
 
-    __slots__ = ("future", "key", "run_id", "shared", "unwanted")
+    __slots__ = ("begun", "future", "key", "run_id", "shared", "unwanted")
 
     def __init__(self, frame: Mapping[str, Any]) -> None:
         self.run_id: str = frame["run_id"]
         self.key = _key(frame)
         self.future: Future | None = None
         self.shared = job_id_of(frame) != self.run_id
+        self.begun = False
         self.unwanted = False
 
     def __repr__(self) -> str:
@@ -66,6 +69,14 @@ class Jobs:
         self._settings = settings
         self._report = report
         self._following: set[asyncio.Task[None]] = set()
+        self._handles: dict[str, Submitted] = {}
+        self._departures: Departures | None = None
+
+    def heard(self, run_id: str) -> None:
+        """Take note that a worker has reported something about a run."""
+        handle = self._handles.get(run_id)
+        if handle is not None:
+            handle.begun = True
 
     async def submit(self, submissions: Sequence[Submission]) -> list[Submitted]:
         """Submit tasks, all of them in one message unless they are large.
@@ -74,7 +85,15 @@ class Jobs:
             ConnectionError: the scheduler cannot be reached.
         """
         client = await self._connection.client()
-        return await self._connection.run(self._submit, client, submissions)
+        handles = [Submitted(frame) for _, frame in submissions]
+        self._handles.update((handle.run_id, handle) for handle in handles)
+        try:
+            await self._connection.run(self._submit, client, handles, submissions)
+        except BaseException:
+            for handle in handles:
+                self._handles.pop(handle.run_id, None)
+            raise
+        return handles
 
     async def cancel(self, handles: Sequence[Submitted]) -> None:
         """Take tasks back. Those that run are stopped by their workers."""
@@ -84,8 +103,9 @@ class Jobs:
         """Follow no task any more, and let go of those that are not over."""
         await self._connection.run(self._stop_following)
 
-    async def _submit(self, client: Client, submissions: Sequence[Submission]) -> list[Submitted]:
-        handles = [Submitted(frame) for _, frame in submissions]
+    async def _submit(self, client: Client, handles: list[Submitted], submissions: Sequence[Submission]) -> None:
+        self._departures = departures_of(client)
+        self._departures.listen(self._departed)
         bodies = [json.dumps(payload).encode() for payload, _ in submissions]
         for part in _parts(bodies):
             with dask.annotate(**self._settings.annotations):
@@ -104,7 +124,6 @@ class Jobs:
         following = asyncio.get_running_loop().create_task(self._follow(client, handles))
         self._following.add(following)
         following.add_done_callback(self._following.discard)
-        return handles
 
     async def _cancel(self, handles: Sequence[Submitted]) -> None:
         futures = []
@@ -115,7 +134,24 @@ class Jobs:
         if futures:
             await futures[0].client.cancel(futures)
 
+    def _departed(self, worker: str, keys: Collection[Any]) -> None:
+        """Take back, and report, what was being executed by a worker that has left: Dask would start it again."""
+        lost = [handle for handle in self._handles.values() if handle.key in keys and handle.begun]
+        futures = []
+        for handle in lost:
+            handle.unwanted = True
+            if handle.future is not None:
+                futures.append(handle.future)
+            reason = f"its worker {worker} has left the cluster"
+            self._report(handle.run_id, JobState("failed", reason=reason, grace=_GRACE_SECONDS))
+        if futures:
+            cancelling = asyncio.get_running_loop().create_task(futures[0].client.cancel(futures))
+            self._following.add(cancelling)
+            cancelling.add_done_callback(self._following.discard)
+
     async def _stop_following(self) -> None:
+        if self._departures is not None:
+            self._departures.ignore(self._departed)
         following = list(self._following)
         for task in following:
             task.cancel()
@@ -129,6 +165,7 @@ class Jobs:
             async for future in as_completed(list(waiting), loop=client.loop):
                 handle = waiting.pop(future)
                 handle.future = None
+                self._handles.pop(handle.run_id, None)
                 state = await _state_of(future, handle)
                 future.release()
                 if state is not None:
@@ -136,6 +173,7 @@ class Jobs:
         finally:
             for future, handle in waiting.items():
                 handle.future = None
+                self._handles.pop(handle.run_id, None)
                 future.release()
 
 
