@@ -4,7 +4,6 @@ import asyncio
 import importlib
 import json
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ _ANSWER_SECONDS = 20.0
 _CONNECT_SECONDS = 4.0
 # Of a watch: how long the server may keep silent. It sends a bookmark every minute.
 _SILENCE_SECONDS = 150.0
+_ROUNDS = 5
 # What a Configuration of the synchronous client has in common with one of the asynchronous one.
 _SHARED = (
     "host api_key api_key_prefix username password verify_ssl ssl_ca_cert cert_file key_file tls_server_name proxy "
@@ -87,6 +87,9 @@ class Connection:
         for each in clients:
             if each is not None:
                 await each.close()
+        # Transports that were aborted close their sockets in the loop's next rounds.
+        for _ in range(_ROUNDS):
+            await asyncio.sleep(0)
 
     @property
     def address(self) -> str:
@@ -119,8 +122,7 @@ class Connection:
                 while line := await answer.content.readline():
                     yield json.loads(line)
             finally:
-                # An answer that has not been read to its end cannot be followed by another one.
-                answer.close()
+                _break_off(answer)
 
     @asynccontextmanager
     async def _asking(
@@ -165,6 +167,14 @@ class Connection:
         return self._client
 
 
+def _break_off(answer: Any) -> None:
+    """Close the connection of an answer that has not been read to its end, without waiting for TLS to say goodbye."""
+    connection = answer.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    answer.close()
+
+
 def _refusal(answer: Any, body: bytes) -> Refused:
     try:
         status = json.loads(body)
@@ -191,18 +201,16 @@ def make_client(settings: Settings, where: str) -> Any:
     Raises:
         ConfigurationError: there is none, or it is not usable.
     """
-    # Certificates that stand in a kubeconfig are written to files; the client has read them when it is made.
-    with tempfile.TemporaryDirectory(prefix="wove-k8s-") as folder:
-        try:
-            return client.ApiClient(_configuration(settings, folder))
-        except ConfigurationError:
-            raise
-        except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-            raise ConfigurationError(
-                f"{where}: {_what_failed(settings)} ({type(error).__name__}: {error}). In a pod of the cluster give "
-                "'in_cluster': True; elsewhere a kubeconfig, for example "
-                "'load_config_options': {'config_file': '/path/to/kubeconfig', 'context': 'staging'}."
-            ) from None
+    try:
+        return client.ApiClient(_configuration(settings))
+    except ConfigurationError:
+        raise
+    except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+        raise ConfigurationError(
+            f"{where}: {_what_failed(settings)} ({type(error).__name__}: {error}). In a pod of the cluster give "
+            "'in_cluster': True; elsewhere a kubeconfig, for example "
+            "'load_config_options': {'config_file': '/path/to/kubeconfig', 'context': 'staging'}."
+        ) from None
 
 
 def _what_failed(settings: Settings) -> str:
@@ -213,7 +221,7 @@ def _what_failed(settings: Settings) -> str:
     return "no configuration of Kubernetes can be loaded"
 
 
-def _configuration(settings: Settings, folder: str) -> Any:
+def _configuration(settings: Settings) -> Any:
     if settings.batch_api is not None:
         found = settings.batch_api
         if isinstance(found, str):
@@ -228,7 +236,7 @@ def _configuration(settings: Settings, folder: str) -> Any:
         config.load_incluster_config(client_configuration=made, **options)
     else:
         options.setdefault("config_file", os.environ.get("KUBECONFIG"))
-        loading = config.load_kube_config(client_configuration=made, temp_file_path=folder, **options)
+        loading = config.load_kube_config(client_configuration=made, **options)
         # It may start a program that gets credentials, and wait for it.
         asyncio.run(loading)
     return made
