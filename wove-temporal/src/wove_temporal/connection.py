@@ -29,11 +29,16 @@ class Connection:
     Attributes:
         client: connected.
         address: ``host:port``.
+
+    Args:
+        client: connected.
+        owned: whether nobody else uses it.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, owned: bool) -> None:
         self.client = client
         self.address = client.service_client.config.target_host
+        self._owned = owned
 
     @asynccontextmanager
     async def reachable(self) -> AsyncIterator[None]:
@@ -47,6 +52,13 @@ class Connection:
             yield
         except RPCError as error:
             raise _translated(error, self.address) from error
+
+    def close(self) -> None:
+        """Close the connection if it is our own. Nothing may be asked of the server any more."""
+        if self._owned:
+            # The SDK has no way to close a client, and its service client refers to itself: without this, the connection
+            # would be open until the garbage collector comes along.
+            vars(self.client.service_client).clear()
 
     @asynccontextmanager
     async def unless_gone(self) -> AsyncIterator[None]:
@@ -110,7 +122,7 @@ async def connect(settings: Settings, *, where: str) -> Connection:
         ConnectionError: the server cannot be reached, or does not let this process in; names its address.
     """
     if settings.client is not None:
-        return Connection(await _given_client(settings.client, where=where))
+        return Connection(await _given_client(settings.client, where=where), owned=False)
     options: dict[str, Any] = {"retry_config": _RETRYING, "connect_timeout": _CONNECT_TIMEOUT}
     options |= settings.connect_options
     try:
@@ -125,7 +137,7 @@ async def connect(settings: Settings, *, where: str) -> Connection:
             f"Temporal at {settings.target_host} cannot be reached. Is the server running, and does it want "
             "connect_options such as 'tls' or 'api_key'?"
         ) from error
-    return Connection(client)
+    return Connection(client, owned=True)
 
 
 async def _given_client(given: Any, *, where: str) -> Client:

@@ -12,9 +12,6 @@ from wove_temporal.jobs import Jobs
 
 # After a question that the server could not answer.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
-# A question that was given up comes to its end in the SDK's own threads. If the interpreter ends before that, it hangs:
-# https://github.com/temporalio/sdk-python/issues/300
-_SETTLE_SECONDS = 0.1
 _CLOSE_SECONDS = 1.0
 
 logger = logging.getLogger("wove")
@@ -50,7 +47,6 @@ class Followers:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
-            await asyncio.sleep(_SETTLE_SECONDS)
 
     async def _follow(self, run_id: str, handle: Any) -> None:
         pause = _FIRST_PAUSE

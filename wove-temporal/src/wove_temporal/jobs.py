@@ -16,13 +16,15 @@ from temporalio.exceptions import (
     TimeoutError,
 )
 
-from wove.integrations.base import JobState
+from wove.integrations.base import JobPhase, JobState
 from wove.integrations.jobs import job_id_of, seconds_left
 from wove.serialization import describe
 from wove_temporal.settings import DEFAULT_HEARTBEAT, DEFAULT_START_TO_CLOSE, Settings
 
 # The column of MySQL's schema has 255 characters: https://github.com/temporalio/temporal/tree/main/schema/mysql
 _LONGEST_ID = 200
+# How long an event may take that was sent before its job has ended.
+_GRACE_SECONDS = 1.0
 # Starting is given up after this time, whatever the client's own retries are.
 RPC_TIMEOUT = timedelta(seconds=15)
 
@@ -137,14 +139,19 @@ def state_of(cause: BaseException | None) -> JobState:
     match cause:
         case TimeoutError():
             kind = cause.type.name.lower() if cause.type is not None else "unknown"
-            return JobState("failed", reason=f"timed out: {_TIMEOUTS.get(kind, kind)}")
+            return ended("failed", f"timed out: {_TIMEOUTS.get(kind, kind)}")
         case CancelledError():
-            return JobState("cancelled", reason="it was cancelled")
+            return ended("cancelled", "it was cancelled")
         case TerminatedError():
-            return JobState("cancelled", reason=f"it was terminated: {cause.message}")
+            return ended("cancelled", f"it was terminated: {cause.message}")
         case ApplicationError():
-            return JobState("failed", reason=f"{cause.type}: {cause.message}" if cause.type else cause.message)
-    return JobState("failed", reason="an unknown error" if cause is None else describe(cause))
+            return ended("failed", f"{cause.type}: {cause.message}" if cause.type else cause.message)
+    return ended("failed", "an unknown error" if cause is None else describe(cause))
+
+
+def ended(phase: JobPhase, reason: str) -> JobState:
+    """Return the state of a job that has not ended well: what its worker had to say, it has said before."""
+    return JobState(phase, reason=reason, grace=_GRACE_SECONDS)
 
 
 _TIMEOUTS = {

@@ -18,6 +18,9 @@ from wove_temporal.workflow_jobs import ShippedWorkflowJobs, WorkflowJobs
 # How long a job of the same key, which is just ending, may hold up the next one.
 _SUCCESSION_SECONDS = 3.0
 _SUCCESSION_PAUSE = 0.05
+# What is given up comes to its end in the SDK's own threads. If the interpreter ends before that, it hangs:
+# https://github.com/temporalio/sdk-python/issues/300
+_SETTLE_SECONDS = 0.1
 
 logger = logging.getLogger("wove")
 
@@ -90,8 +93,10 @@ class Session:
             yield await self._followers.news.get()
 
     async def close(self) -> None:
-        """Wait for no job any more."""
+        """Wait for no job any more, and close the connection."""
         await self._followers.close()
+        self._connection.close()
+        await asyncio.sleep(_SETTLE_SECONDS)
 
     async def _started(self, job: NewJob) -> Submitted:
         deadline = time.monotonic() + _SUCCESSION_SECONDS
@@ -134,6 +139,14 @@ async def open_session(settings: Settings, *, where: str) -> Session:
         ConnectionError: the server cannot be reached; names its address, without credentials.
     """
     connection = await connect(settings, where=where)
+    try:
+        return await _session_on(connection, settings)
+    except BaseException:
+        connection.close()
+        raise
+
+
+async def _session_on(connection: Connection, settings: Settings) -> Session:
     standalone = await connection.has_standalone_activities() and settings.workflow is None
     if standalone:
         jobs: Jobs = ActivityJobs(connection.client, settings)

@@ -15,7 +15,7 @@ from wove.integrations.worker import arun
 from wove_temporal.settings import SHIPPED, TIMEOUTS
 
 # The answer to a heartbeat is how a task learns that it was cancelled.
-_LONGEST_SILENCE = 2.0
+_LONGEST_SILENCE = 1.0
 _BEATS_PER_TIMEOUT = 4.0
 
 

@@ -24,10 +24,12 @@ from wove_temporal.settings import DEFAULT_NAMESPACE, DEFAULT_TARGET_HOST, DEFAU
 __all__ = ["WovePlugin", "main"]
 
 _MODULE = "wove_temporal.worker"
+# What the first task would import otherwise, while its heartbeats wait.
+_PRELOADED = ("cloudpickle", "http.client", "encodings.idna", "wove.backend.connections")
 READY = "polls the task queue"
 _CONCURRENT, _GRACE_SECONDS = 100, 30.0
 # A heartbeat's answer tells a task that it was cancelled; by default the SDK holds heartbeats back for longer.
-_HEARTBEAT_PAUSE = timedelta(seconds=2)
+_HEARTBEAT_PAUSE = timedelta(seconds=1)
 
 logger = logging.getLogger("wove")
 
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in options.preload:
+    for name in (*_PRELOADED, *options.preload):
         importlib.import_module(name)
     try:
         asyncio.run(_serve(options))

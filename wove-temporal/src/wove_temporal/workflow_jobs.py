@@ -9,7 +9,16 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from wove.integrations.base import JobState
-from wove_temporal.jobs import RPC_TIMEOUT, NewJob, TakenError, activity_timeouts, priority, retry_fields, state_of
+from wove_temporal.jobs import (
+    RPC_TIMEOUT,
+    NewJob,
+    TakenError,
+    activity_timeouts,
+    ended,
+    priority,
+    retry_fields,
+    state_of,
+)
 from wove_temporal.settings import SHIPPED, Settings
 
 _REASON = "its weave has given it up"
@@ -117,11 +126,11 @@ class ShippedWorkflowJobs(WorkflowJobs):
                 return await self._failed(event.workflow_execution_failed_event_attributes)
             case "workflow_execution_terminated_event_attributes":
                 reason = event.workflow_execution_terminated_event_attributes.reason
-                return JobState("cancelled", reason=f"it was terminated: {reason}")
+                return ended("cancelled", f"it was terminated: {reason}")
             case "activity_task_canceled_event_attributes" | "workflow_execution_canceled_event_attributes":
-                return JobState("cancelled", reason="it was cancelled")
+                return ended("cancelled", "it was cancelled")
             case "workflow_execution_timed_out_event_attributes":
-                return JobState("failed", reason="timed out: the workflow was not done within its execution_timeout")
+                return ended("failed", "timed out: the workflow was not done within its execution_timeout")
         return None
 
     async def _failed(self, attributes: Any) -> JobState:
