@@ -15,7 +15,7 @@ and unlike moto alone, these are refused:
 
 A file in FOLDER/faults changes the fate of one SubmitJob and is removed: ``throttle-*`` refuses it with
 TooManyRequestsException, ``lose-request-*`` drops the connection before, ``lose-answer-*`` after it has been carried
-out.
+out. ``lose-list-*`` drops that of one ListJobs.
 """
 
 import argparse
@@ -371,6 +371,8 @@ def describe(request: Any) -> str:
 
 
 def list_newest_first(request: Any) -> str:
+    if _bed.takes_fault("lose-list"):
+        drop_connection()
     found = json.loads(_list(request))
     found["jobSummaryList"].sort(key=lambda job: -job["createdAt"])
     return json.dumps(found)

@@ -10,9 +10,9 @@ from wove.backend.threads import in_daemon_thread
 from wove.errors import ConfigurationError, DeliveryError
 from wove.integrations.base import BackendAdapter, JobState
 from wove.integrations.gathering import Gathering
-from wove_batch.submission import LARGEST_ARRAY, NewJob, array_name, room_in_overrides, sample_request, submit_job
 from wove_batch.settings import PAYLOAD_VARIABLE, REFERENCE_VARIABLE, read_settings
 from wove_batch.states import Submitted, log_place
+from wove_batch.submission import LARGEST_ARRAY, NewJob, array_name, room_in_overrides, sample_request, submit_job
 from wove_batch.threads import BoundedThreads
 
 if TYPE_CHECKING:

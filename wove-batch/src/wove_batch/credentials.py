@@ -1,7 +1,6 @@
 """The AWS credentials of a job, from where its role puts them; with boto3 only where nothing simpler has any."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPSConnection
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 from wove.errors import ConfigurationError
 
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
-_CONTAINER_HOST = "http://169.254.170.2"
+CONTAINER_HOST = "http://169.254.170.2"
 _SECONDS = 5.0
 
 _NONE = (
@@ -43,7 +42,7 @@ def find_credentials(environ: Mapping[str, str]) -> Credentials:
         token = environ.get("AWS_SESSION_TOKEN") or None
         return Credentials(environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"], token)
     relative = environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
-    url = f"{_CONTAINER_HOST}{relative}" if relative else environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    url = f"{CONTAINER_HOST}{relative}" if relative else environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
     return _of_container(url, environ) if url else _of_boto3()
 
 
@@ -72,7 +71,6 @@ def _of_boto3() -> Credentials:
     except ImportError:
         raise ConfigurationError(_NONE) from None
     # The instance's own role, a web identity, files.
-    os.environ.setdefault("AWS_METADATA_SERVICE_TIMEOUT", "2")
     found = Session().get_credentials()
     if found is None:
         raise ConfigurationError(_NONE)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wove.errors import DeliveryError
-from wove_batch.submission import NewJob
 from wove_batch.service import AnswerLost, Service
 from wove_batch.settings import Settings
 from wove_batch.states import ENDED
+from wove_batch.submission import NewJob
 
 # https://docs.aws.amazon.com/batch/latest/APIReference/API_DescribeJobs.html
 DESCRIBED_AT_ONCE = 100

@@ -50,7 +50,7 @@ def read_range(url: str, start: int, size: int, *, region: str, credentials: Cre
             status, why = 0, f"S3 cannot be reached: {error!r}"
         if status == 404:
             raise NotThere(why)
-        if not left or 0 < status < 500 and status != 429:
+        if not left or (0 < status < 500 and status != 429):
             break
         time.sleep(pause * random.uniform(0.5, 1.0))
         pause *= 2

@@ -4,8 +4,8 @@ Reads the payload with the credentials of the job's role and executes it as ``py
 Where it is stands in the variable ``WOVE_BATCH_PAYLOAD``; see `wove_batch.payloads`. An element of an array job finds
 its own by ``AWS_BATCH_JOB_ARRAY_INDEX``.
 
-Exit codes: those of ``wove.backend_worker``; and 66, the payload has been removed, because nobody waits for the task any
-more; 69, it cannot be read; 76, it is not what was submitted.
+Exit codes: those of ``wove.backend_worker``; and 66, the payload has been removed, because nobody waits for the task
+any more; 69, it cannot be read; 76, it is not what was submitted.
 """
 
 import hashlib
