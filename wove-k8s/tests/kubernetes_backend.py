@@ -79,7 +79,9 @@ class KubernetesDeployment(Deployment):
 
     def leftovers(self) -> Collection[str]:
         """Return the Jobs, pods and Secrets that are there."""
-        return {f"{kind}/{item['metadata']['name']}" for kind in ("jobs", "pods", "secrets") for item in self.list(kind)}
+        return {
+            f"{kind}/{item['metadata']['name']}" for kind in ("jobs", "pods", "secrets") for item in self.list(kind)
+        }
 
     def close(self) -> None:
         """End everything."""

@@ -13,6 +13,8 @@ class TestKubernetesJobs(AdapterConformance):
     adapter_class = KubernetesJobsAdapter
     subject = "kubernetes_jobs"
 
+    # Two hundred interpreters have to start, on whatever machine this is.
+    step_seconds = 60.0
     heartbeat_seconds = 1.5
     outage_seconds = 2.0
     # A node that is gone is given up by Kubernetes after six seconds, and its pods some seconds later.
