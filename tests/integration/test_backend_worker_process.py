@@ -29,6 +29,16 @@ signal.signal(signal.SIGTERM, handler)
 sys.exit(main(sys.argv[1:]))
 """
 
+# No signal that has its default action does anything to the first process of a container.
+AS_FIRST_PROCESS = """
+import os, sys
+from wove.backend_worker import main
+
+os.getpid = lambda: 1
+os.kill = lambda pid, number: None
+sys.exit(main(sys.argv[1:]))
+"""
+
 
 @pytest.fixture
 def server() -> Iterator[EventServer]:
@@ -235,6 +245,14 @@ def _wait_for_state(process: subprocess.Popen[str], state: str) -> None:
         stat = Path(f"/proc/{process.pid}/stat").read_text()
         seen = seen + 1 if stat.rpartition(")")[2].split()[0] == state else 0
         time.sleep(0.02)
+
+
+def test_sigterm_ends_a_worker_that_is_the_first_process_of_a_container(server: EventServer, workers: Workers) -> None:
+    process = workers.start(payload_for(server.url, _sleeping()), program=("-c", AS_FIRST_PROCESS))
+    server.wait_for("task_started")
+    _signal_until(server, process, signal.SIGTERM)
+    assert workers.end(process)[0] == 128 + signal.SIGTERM
+    assert _final(server)["type"] == "task_cancelled"
 
 
 def test_sigterm_ends_a_worker_whose_weave_is_gone(server: EventServer, workers: Workers) -> None:
