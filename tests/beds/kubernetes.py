@@ -89,19 +89,19 @@ class Cluster:
 
     # --- its life ---
 
-    def start(self, programs: Programs | None = None, *, more: tuple[str, ...] = ()) -> None:
+    def start(self, programs: Programs | None = None, *, node_grace_seconds: int = 6) -> None:
         """Start what does not run, and return when it is ready.
 
         Args:
             programs: the three programs; found where omitted.
-            more: options of the API server.
+            node_grace_seconds: for how long a node may be silent until its pods are deleted.
         """
         programs = programs or find_programs()
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.kubeconfig.exists():
             self._prepare()
         (self.folder / "programs.json").write_text(json.dumps([str(path) for path in programs]))
-        (self.folder / "options.json").write_text(json.dumps(more))
+        (self.folder / "options.json").write_text(json.dumps({"node_grace_seconds": node_grace_seconds}))
         self._start_etcd()
         self.start_apiserver()
         self.start_controller()
@@ -136,7 +136,6 @@ class Cluster:
             "--default-not-ready-toleration-seconds=2",
             "--default-unreachable-toleration-seconds=2",
             *_gates(version.stdout),
-            *json.loads((self.folder / "options.json").read_text()),
         ]
         self._launch(_API, options)
         self._wait(_API, self._is_ready)
@@ -147,6 +146,7 @@ class Cluster:
         known = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
         version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
         port = self._ports()["controller"]
+        grace = json.loads((self.folder / "options.json").read_text())["node_grace_seconds"]
         options = [
             f"--kubeconfig={self.kubeconfig}",
             "--controllers=job,garbagecollector,ttl-after-finished,nodelifecycle",
@@ -157,7 +157,7 @@ class Cluster:
             "--kube-api-qps=500",
             "--kube-api-burst=1000",
             "--node-monitor-period=1s",
-            "--node-monitor-grace-period=6s",
+            f"--node-monitor-grace-period={grace}s",
             *_gates(version),
             # Old versions also listen without TLS, on every interface.
             *(["--port=0"] if "--port int" in known else []),

@@ -191,3 +191,12 @@ def test_objects_of_somebody_else_are_ignored(cluster: Cluster) -> None:
     foreign = {"metadata": {"name": "x", "uid": "u"}, "spec": {}, "status": {}}
     assert cluster.book.seen("jobs", "ADDED", foreign, now=0.0) == []
     assert len(cluster.book) == 0
+
+
+def test_a_pod_that_takes_the_place_of_a_lost_one_changes_nothing(cluster: Cluster) -> None:
+    cluster.job("ADDED")
+    cluster.pod("ADDED", phase="Running")
+    assert only(cluster.pod("DELETED", phase="Running")).phase == "gone"
+    assert cluster.pod("ADDED", uid="p-2", phase="Running") == []
+    assert cluster.ended(0, uid="p-2") == []
+    assert cluster.job(type="Complete") == []

@@ -245,8 +245,9 @@ def _configuration(settings: Settings) -> Any:
 def _default_configuration() -> Any:
     from kubernetes.client import Configuration as OfSynchronousClient
 
-    default = client.Configuration.get_default()
-    return _copied(default if default.host != "http://localhost" else OfSynchronousClient.get_default_copy())
+    default = client.Configuration.get_default_copy()
+    is_set = default.host != client.Configuration().host
+    return _copied(default if is_set else OfSynchronousClient.get_default_copy())
 
 
 def _copied(configuration: Any) -> Any:

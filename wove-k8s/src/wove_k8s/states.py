@@ -27,7 +27,8 @@ class _Pod:
 
     Attributes:
         over: whether it has ended, or is gone.
-        gone: whether it was removed before it had ended.
+        gone: whether it is not there any more.
+        lost: whether it was removed before it had ended.
         exit_code, words: how it ended.
         stuck: why it does not start, and since when.
         overdue: when it should be gone at the latest, if it is being deleted.
@@ -37,6 +38,7 @@ class _Pod:
     node: str = ""
     over: bool = False
     gone: bool = False
+    lost: bool = False
     runs: bool = False
     exit_code: int | None = None
     words: str = ""
@@ -178,6 +180,7 @@ class JobBook:
 
     def _state(self, run: _Run, now: float) -> JobState | None:
         pods = list(run.pods.values())
+        first = next((pod for pod in pods if pod.over), None)
         last = next((pod for pod in reversed(pods) if pod.over), None)
         alive = [pod for pod in pods if not pod.over]
         lost = next((pod for pod in alive if pod.overdue is not None and pod.overdue <= now), None)
@@ -185,12 +188,15 @@ class JobBook:
             return JobState(
                 "gone", None, f"pod {lost.name} was to be deleted, and its node {lost.node} does not answer"
             )
-        if run.ended is not None:
-            return _with_pod(run.ended, last)
         if run.deleted:
             return _state_of_deleted(run, last) if not alive else None
-        if last is not None and not run.retried:
-            return _state_of_pod(last)
+        if first is not None and first.lost and not run.retried:
+            # Some versions of Kubernetes start another one. Its worker is told that the run is not its own.
+            return _state_of_pod(first)
+        if run.ended is not None:
+            return _with_pod(run.ended, last)
+        if first is not None and not run.retried:
+            return _state_of_pod(first)
         stuck = next((pod for pod in alive if pod.stuck and (self._due(pod) or now) <= now), None)
         if stuck is not None:
             return JobState("failed", None, f"pod {stuck.name} does not start: {stuck.stuck}")
@@ -203,6 +209,7 @@ def _run_of(item: Mapping[str, Any]) -> str:
 
 def _remove(pod: _Pod) -> None:
     if not pod.over:
+        pod.lost = True
         pod.words = pod.words or "it was deleted before it had ended"
     pod.over = pod.gone = True
 
@@ -217,9 +224,7 @@ def _state_of_deleted(run: _Run, last: _Pod | None) -> JobState:
 def _state_of_pod(pod: _Pod) -> JobState:
     if pod.exit_code == 0:
         return JobState("finished", 0, f"pod {pod.name}: {pod.words}")
-    return JobState(
-        "gone" if pod.exit_code is None and pod.gone else "failed", pod.exit_code, f"pod {pod.name}: {pod.words}"
-    )
+    return JobState("gone" if pod.lost else "failed", pod.exit_code, f"pod {pod.name}: {pod.words}")
 
 
 def _with_pod(state: JobState, pod: _Pod | None) -> JobState:
