@@ -2,15 +2,17 @@
 
 A `TaskExecution` turns a ``run_task`` frame into exactly one final event, whatever the task does; `final_event_bytes`
 turns that event into bytes, whatever the task returned.
+
+asyncio is loaded with the first coroutine. It takes as long to load as all the rest of a worker, and a batch system
+starts a process for every task, most of which never need it.
 """
 
-import asyncio
 import contextvars
 import functools
 import inspect
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -124,6 +126,8 @@ class TaskExecution:
 
         Cancelling `arun` stops the task and raises `CancelledError`, unless the task catches it and returns.
         """
+        import asyncio
+
         try:
             function, args = await self._loaded()
         except asyncio.CancelledError:
@@ -223,6 +227,8 @@ class TaskExecution:
 
     async def _awaited(self, awaitable: Awaitable[Any]) -> EventFrame:
         """Await what the function returned in a task of its own, which `stop` can cancel."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._event_of(awaitable))
         with self._lock:
@@ -246,9 +252,9 @@ class TaskExecution:
         # Nothing but a cancellation may leave this task: SystemExit and KeyboardInterrupt would end the whole loop.
         try:
             return self._succeeded(await awaitable)
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:
+            if _is_cancellation(error):
+                raise
             return self._ended_by(error)
 
     def _succeeded(self, value: object) -> EventFrame:
@@ -261,7 +267,7 @@ class TaskExecution:
         return error_event(self._ids, error, source=source)
 
     def _ended_by(self, error: BaseException) -> EventFrame:
-        if self._stopped or isinstance(error, TaskStopped | asyncio.CancelledError):
+        if self._stopped or isinstance(error, TaskStopped) or _is_cancellation(error):
             return self._cancelled()
         return self._failed(error, source="task")
 
@@ -325,6 +331,9 @@ def _fallback(event: EventFrame, error: BaseException, *, pickles: bool) -> byte
 
 
 def _in_own_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
     if not _in_running_loop():
         return asyncio.run(coroutine)
     # Called synchronously inside of a loop, which cannot run another one in the same thread.
@@ -333,6 +342,8 @@ def _in_own_loop(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def _in_running_loop() -> bool:
+    import asyncio
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -341,5 +352,13 @@ def _in_running_loop() -> bool:
 
 
 def _is_being_cancelled() -> bool:
+    import asyncio
+
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    # Where asyncio has not been loaded, nobody can have raised it.
+    asyncio = sys.modules.get("asyncio.exceptions")
+    return asyncio is not None and isinstance(error, asyncio.CancelledError)

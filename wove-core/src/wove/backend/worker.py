@@ -1,6 +1,5 @@
 """The entry points of workers that execute payloads, for synchronous and for asynchronous backends."""
 
-import asyncio
 import contextvars
 from collections.abc import Mapping
 from typing import Any
@@ -77,6 +76,8 @@ async def run_backend_payload_async(payload: Mapping[str, Any], *, once_seconds:
     Raises:
         Exception: as `run_backend_payload`.
     """
+    import asyncio  # See `wove.backend.execution`.
+
     run = WorkerRun(payload, once_seconds=once_seconds)
     context = contextvars.copy_context()
     try:
