@@ -55,6 +55,7 @@ SelectTypeParameters=CR_CPU
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,sched_min_interval=0
 SlurmdTimeout={node_timeout}
+MessageTimeout={message_timeout}
 KillWait={kill_wait}
 MinJobAge={min_job_age}
 MailProg=/bin/true
@@ -102,6 +103,7 @@ class SlurmBed:
         min_job_age: for how many seconds the controller remembers a job that has ended.
         kill_wait: seconds between SIGTERM and SIGKILL.
         node_timeout: seconds after which a node that does not answer is down.
+        message_timeout: seconds within which daemons and clients expect an answer.
         more: further lines of slurm.conf.
     """
 
@@ -113,7 +115,8 @@ class SlurmBed:
         cpus: int = 8,
         min_job_age: int = 300,
         kill_wait: int = 2,
-        node_timeout: int = 6,
+        node_timeout: int = 2,
+        message_timeout: int = 4,
         more: str = "",
     ) -> None:
         self._is_temporary = folder is None
@@ -133,6 +136,7 @@ class SlurmBed:
             "node_port": free_port(),
             "database_port": free_port(),
             "node_timeout": node_timeout,
+            "message_timeout": message_timeout,
             "kill_wait": kill_wait,
             "min_job_age": min_job_age,
             "cpus": cpus,
@@ -181,9 +185,21 @@ class SlurmBed:
             self._launch("slurmctld", require_program("slurmctld", install=PACKAGES), "-D", "-f", str(self.config))
         self._wait(lambda: self.client("scontrol", "ping", check=False).returncode == 0, what="slurmctld answers")
 
+    def stop_controller(self) -> None:
+        """Stop slurmctld as an operator does; jobs go on."""
+        self._end("slurmctld")
+
     def kill_controller(self) -> None:
-        """Kill slurmctld; jobs go on."""
+        """Kill slurmctld; jobs go on, and it may not remember what happened in its last seconds."""
         self._end("slurmctld", signal.SIGKILL)
+
+    def lose_jobs(self) -> None:
+        """Kill slurmctld and start it without what it knew of jobs."""
+        self.kill_controller()
+        shutil.rmtree(self.folder / "state")
+        (self.folder / "state").mkdir()
+        self.start_controller()
+        self.start_node()
 
     def freeze_controller(self) -> None:
         """Let slurmctld take connections without answering."""
@@ -205,6 +221,10 @@ class SlurmBed:
     def drain_node(self) -> None:
         """Let the node take no more jobs."""
         self.client("scontrol", "update", f"nodename={self.node}", "state=drain", "reason=test")
+
+    def cancel_jobs(self) -> None:
+        """End all jobs as an operator does."""
+        self.client("scancel", "--state=running", f"--user={os.getuid()}")
 
     def kill_node(self) -> None:
         """End slurmd and every job as a power failure does."""

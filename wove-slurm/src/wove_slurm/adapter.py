@@ -41,6 +41,8 @@ class SlurmAdapter(BackendAdapter):
     required_modules = ()
     install_hint = "pip install wove-slurm"
     max_payload_bytes = _LARGEST_PAYLOAD
+    # Jobs are not requeued, so another worker is that of a job which Slurm has taken twice.
+    exclusive_runs = True
     capabilities = frozenset(
         "cancel_queued cancel_running_async cancel_running_sync deduplicate detect_dead_process detect_dead_worker "
         "detect_lost_job graceful_stop max_argument_20mb queues_without_worker separate_process".split()

@@ -33,7 +33,8 @@ class Dispatcher:
         futures: list[asyncio.Future[Job]] = [loop.create_future() for _ in jobs]
         self._waiting += zip(jobs, futures, strict=True)
         self._proceed()
-        await asyncio.wait(futures)
+        if futures:
+            await asyncio.wait(futures)
         return [future.exception() or future.result() for future in futures]  # type: ignore[misc]
 
     async def close(self) -> None:

@@ -46,6 +46,8 @@ _HINTS: Mapping[str, str] = {
     "OUT_OF_MEMORY": "ask for more with 'mem'",
     "TIMEOUT": "ask for more with 'time_limit'",
 }
+# For an event that has been received and not been read yet.
+_SURE_SECONDS = 1.0
 _SAYS_NOTHING = ("", "None", "NonZeroExitCode", "RaisedSignal", "(null)", "n/a", "N/A")
 
 
@@ -131,7 +133,9 @@ def state_of(row: Row, *, what: str, tail: str = "") -> JobState:
     more = f" ({', '.join(details)})" if details else ""
     node = f" on {row.nodes}" if row.nodes not in _SAYS_NOTHING else ""
     log = f"; its log ends with: {tail}" if tail else ""
-    return JobState(phase, exit_code, f"{what}{node} is {row.state}{more}{log}")
+    # Slurm says so after the process has ended, unless it cannot reach its node.
+    grace = _SURE_SECONDS if row.is_over and row.state != "NODE_FAIL" else None
+    return JobState(phase, exit_code, f"{what}{node} is {row.state}{more}{log}", grace)
 
 
 def _exit_code(status: str) -> int | None:
