@@ -144,6 +144,24 @@ def test_the_payload_may_come_on_standard_input(
     assert _final(server)["result"] == 300_000
 
 
+def test_the_payload_may_be_in_a_file(server: EventServer, workers: Workers, tmp_path: Path) -> None:
+    def task(text: str) -> tuple[int, bool]:
+        import os
+
+        return len(text), "WOVE_BACKEND_PAYLOAD_FILE" in os.environ
+
+    file = tmp_path / "payload"
+    file.write_text(json.dumps(payload_for(server.url, task, text="x" * 300_000)))
+    assert workers.run(None, WOVE_BACKEND_PAYLOAD_FILE=str(file)) == (0, "")
+    assert _final(server)["result"] == (300_000, False)
+
+
+def test_a_file_that_cannot_be_read_is_named(workers: Workers, tmp_path: Path) -> None:
+    code, errors = workers.run(None, WOVE_BACKEND_PAYLOAD_FILE=str(tmp_path / "absent"))
+    assert code == 64
+    assert "The payload's file, which WOVE_BACKEND_PAYLOAD_FILE names, cannot be read" in errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "complaint"),
     [

@@ -1,7 +1,8 @@
 """``python -m wove.backend_worker``: executes one payload, for backends that start a process for each job.
 
 The payload (base64 of JSON, as `payload_to_b64` makes it, or the JSON itself) comes from the environment variable
-``WOVE_BACKEND_PAYLOAD``, from the first argument, or with ``--stdin`` from standard input.
+``WOVE_BACKEND_PAYLOAD``, from the file that ``WOVE_BACKEND_PAYLOAD_FILE`` names, from the first argument, or with
+``--stdin`` from standard input.
 
 Exit codes: 0, the weave knows the outcome (also that of a failed task) or does not want it; 64, there is no usable
 payload; 75, the outcome could not be delivered; 77, the payload's signature is missing or wrong; 78, this host's
@@ -15,6 +16,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, TextIO
 
 PAYLOAD_VARIABLE = "WOVE_BACKEND_PAYLOAD"
+FILE_VARIABLE = "WOVE_BACKEND_PAYLOAD_FILE"
 
 # The codes of sysexits.h.
 EXIT_USAGE = 64
@@ -22,7 +24,10 @@ EXIT_NOT_DELIVERED = 75
 EXIT_NOT_ALLOWED = 77
 EXIT_NOT_CONFIGURED = 78
 
-_USAGE = f"Give the payload in {PAYLOAD_VARIABLE}, as the first argument, or with --stdin on standard input."
+_USAGE = (
+    f"Give the payload in {PAYLOAD_VARIABLE}, in a file that {FILE_VARIABLE} names, as the first argument, or with "
+    "--stdin on standard input."
+)
 
 
 def read_payload(arguments: Sequence[str], environ: MutableMapping[str, str], stdin: TextIO) -> Mapping[str, Any]:
@@ -38,11 +43,13 @@ def read_payload(arguments: Sequence[str], environ: MutableMapping[str, str], st
     """
     from wove.backend.payload import payload_from_b64
 
-    given = environ.pop(PAYLOAD_VARIABLE, "")
+    given, file = environ.pop(PAYLOAD_VARIABLE, ""), environ.pop(FILE_VARIABLE, "")
     if "--stdin" in arguments:
         given = stdin.read()
     elif arguments:
         given = arguments[0]
+    elif file and not given:
+        given = _read_file(file)
     given = given.strip()
     if not given:
         raise ValueError(f"There is no payload. {_USAGE}")
@@ -55,6 +62,14 @@ def read_payload(arguments: Sequence[str], environ: MutableMapping[str, str], st
     except ValueError as error:
         raise ValueError(f"The payload is no valid JSON ({error}): was it cut off, or changed by a shell?") from None
     return payload
+
+
+def _read_file(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"The payload's file, which {FILE_VARIABLE} names, cannot be read: {error}") from None
 
 
 def main(arguments: Sequence[str]) -> int:
