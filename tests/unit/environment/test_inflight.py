@@ -168,6 +168,12 @@ def test_a_backend_that_knows_better_shortens_the_grace_and_never_prolongs_it(in
     assert inflight.next_due() == 20.5
 
 
+def test_a_timeout_repeats_why_the_backend_lets_a_job_wait(inflight: InFlight) -> None:
+    opened(inflight, timeout=5.0)
+    inflight.reported("r", JobState("queued", reason="no worker has a GPU"), now=1.0)
+    assert "no worker has started it. The backend says: no worker has a GPU." in str(error_of(inflight.tick(now=5.0)))
+
+
 def test_repeated_reports_do_not_prolong_the_grace(inflight: InFlight) -> None:
     opened(inflight, grace=5.0)
     for second in range(5):

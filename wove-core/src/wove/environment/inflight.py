@@ -160,6 +160,7 @@ class InFlight:
             return []
         if not state.over:
             run.report = run.report_due = None
+            run.waits_for = state.reason
             return []
         if run.sealed is not None:
             return self._end(run, run.sealed)
