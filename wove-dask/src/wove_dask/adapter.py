@@ -1,7 +1,8 @@
 """`DaskAdapter`: lets tasks of a weave run on the workers of a Dask cluster."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 # What is larger waits at the callback receiver instead, where its worker fetches it without troubling the scheduler.
 _LARGEST_PAYLOAD = 256 * 1024
 _CLOSE_SECONDS = 3.0
+
+logger = logging.getLogger("wove")
 
 
 class DaskAdapter(BackendAdapter):
@@ -44,6 +47,7 @@ class DaskAdapter(BackendAdapter):
             ConfigurationError: a key is wrong, or none leads to a scheduler; the message shows an example.
             ConnectionError: the scheduler cannot be reached.
         """
+        self._warned: str | None = None
         self._loop = asyncio.get_running_loop()
         # Not bounded itself: one entry per run that is over.
         self._news: asyncio.Queue[tuple[str, JobState]] = asyncio.Queue()
@@ -55,6 +59,7 @@ class DaskAdapter(BackendAdapter):
         self._lease = connections.Lease(settings, where=f"executor_config of {self.name!r}")
         self._jobs = jobs.Jobs(self._lease.connection, settings, self._report)
         await self._lease.connection.client()
+        await self._warn()
 
     async def submit_many(self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Sequence["Submitted"]:
         """Submit tasks in one go; the key of each is made of the idempotency key, or else of the run's id.
@@ -79,6 +84,12 @@ class DaskAdapter(BackendAdapter):
         while True:
             yield await self._news.get()
 
+    async def poll(self, submissions: Mapping[str, Any]) -> Mapping[str, JobState]:
+        """Return why runs wait, where no worker of the cluster can take them."""
+        waiting = self._started.waiting(submissions)
+        reason = await self._warn() if waiting else None
+        return {} if reason is None else {run_id: JobState("queued", reason=reason) for run_id in waiting}
+
     async def close(self) -> None:
         """Wait a moment for tasks that are being taken back, then let go of all, and of the client."""
         if self._jobs is not None:
@@ -92,6 +103,14 @@ class DaskAdapter(BackendAdapter):
         if self._jobs is None:
             raise RuntimeError(f"The adapter {self.name!r} has not been started.")
         return self._jobs
+
+    async def _warn(self) -> str | None:
+        """Tell, once, that tasks have to wait for a worker that is not there; return why."""
+        reason = await self._started.why_waiting()
+        if reason is not None and reason != self._warned:
+            logger.warning("Environment with executor %r: tasks wait, because %s", self.name, reason)
+        self._warned = reason
+        return reason
 
     async def _cancel(self, handles: "list[Submitted]") -> None:
         await self._started.cancel(handles)

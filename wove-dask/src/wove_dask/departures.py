@@ -4,7 +4,7 @@ Dask itself gives them to another worker, or lets them wait for one, and says no
 """
 
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from distributed import Client
@@ -12,7 +12,7 @@ from distributed import Client
 # https://distributed.dask.org/en/stable/logging.html#structured-logs: the scheduler notes here what concerns everybody.
 _TOPIC = "all"
 
-Listener = Callable[[str, Collection[Any]], object]
+Listener = Callable[[str, Collection[Any]], Awaitable[object]]
 
 
 class Departures:
@@ -54,12 +54,12 @@ class Departures:
         handlers = getattr(client, "_event_handlers", {})
         return _TOPIC in handlers and handlers[_TOPIC] != self._heard
 
-    def _heard(self, event: tuple[float, Any]) -> None:
+    async def _heard(self, event: tuple[float, Any]) -> None:
         _, news = event
         if isinstance(news, dict) and news.get("action") == "remove-worker":
             keys = frozenset(news.get("processing-tasks") or ())
             for listener in list(self._listeners):
-                listener(str(news.get("worker")), keys)
+                await listener(str(news.get("worker")), keys)
 
 
 _known: "weakref.WeakKeyDictionary[Client, Departures]" = weakref.WeakKeyDictionary()

@@ -4,16 +4,18 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dask
-from distributed import Client, Future, as_completed, fire_and_forget
+from distributed import Client, Future, fire_and_forget
 
+from wove.errors import DeliveryError
 from wove.integrations.base import JobState
 from wove.integrations.jobs import is_detached, job_id_of
 from wove_dask.connections import Connection
 from wove_dask.departures import Departures, departures_of
+from wove_dask.prospects import why_waiting
 from wove_dask.settings import Settings
 from wove_dask.worker import execute
 
@@ -21,6 +23,7 @@ from wove_dask.worker import execute
 _LARGEST_GRAPH = 8 * 1024 * 1024
 # The worker reports an outcome before its task ends, so there is hardly anything to wait for.
 _GRACE_SECONDS = 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.02, 0.25, 1.5
 # Dask groups what it shows by the part of a key before the first dash.
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_]+")
 
@@ -50,6 +53,16 @@ class Submitted:
         self.begun = False
         self.unwanted = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is expected of Dask."""
+        return self.future is None or self.future.status != "pending"
+
+    def let_go(self) -> Future | None:
+        """Return Dask's future and hold it no longer."""
+        future, self.future = self.future, None
+        return future
+
     def __repr__(self) -> str:
         return f"<Dask task {self.key}>"
 
@@ -68,8 +81,11 @@ class Jobs:
         self._connection = connection
         self._settings = settings
         self._report = report
-        self._following: set[asyncio.Task[None]] = set()
+        # By run, on Wove's loop; those of them that Dask has, on the client's.
         self._handles: dict[str, Submitted] = {}
+        self._submitted: set[Submitted] = set()
+        self._following: asyncio.Task[None] | None = None
+        self._pause = _FIRST_PAUSE
         self._departures: Departures | None = None
 
     def heard(self, run_id: str) -> None:
@@ -99,6 +115,16 @@ class Jobs:
         """Take tasks back. Those that run are stopped by their workers."""
         await self._connection.run(self._cancel, handles)
 
+    async def why_waiting(self) -> str | None:
+        """Return why no worker of the cluster can take these tasks, or None."""
+        client = await self._connection.client()
+        return await self._connection.run(self._why_waiting, client)
+
+    def waiting(self, run_ids: Iterable[str]) -> list[str]:
+        """Return those of the runs that no worker has begun, as far as is known."""
+        handles = ((run_id, self._handles.get(run_id)) for run_id in run_ids)
+        return [run_id for run_id, handle in handles if handle is not None and not handle.begun]
+
     async def close(self) -> None:
         """Follow no task any more, and let go of those that are not over."""
         await self._connection.run(self._stop_following)
@@ -121,9 +147,8 @@ class Jobs:
         for handle, (_, frame) in zip(handles, submissions, strict=True):
             if is_detached(frame):
                 fire_and_forget(handle.future)
-        following = asyncio.get_running_loop().create_task(self._follow(client, handles))
-        self._following.add(following)
-        following.add_done_callback(self._following.discard)
+        self._submitted.update(handles)
+        self._keep_following()
 
     async def _cancel(self, handles: Sequence[Submitted]) -> None:
         futures = []
@@ -134,47 +159,63 @@ class Jobs:
         if futures:
             await futures[0].client.cancel(futures)
 
-    def _departed(self, worker: str, keys: Collection[Any]) -> None:
+    async def _why_waiting(self, client: Client) -> str | None:
+        options = self._settings.submit_options
+        # Each worker describes itself at length, and there may be thousands.
+        limited = "workers" in options or "resources" in options
+        known = await client.scheduler.identity(n_workers=-1 if limited else 1)
+        return why_waiting(known["workers"], options, where=client.scheduler.address)
+
+    async def _departed(self, worker: str, keys: Collection[Any]) -> None:
         """Take back, and report, what was being executed by a worker that has left: Dask would start it again."""
-        lost = [handle for handle in self._handles.values() if handle.key in keys and handle.begun]
-        futures = []
+        lost = [handle for handle in self._submitted if handle.key in keys and handle.begun]
         for handle in lost:
-            handle.unwanted = True
-            if handle.future is not None:
-                futures.append(handle.future)
             reason = f"its worker {worker} has left the cluster"
             self._report(handle.run_id, JobState("failed", reason=reason, grace=_GRACE_SECONDS))
-        if futures:
-            cancelling = asyncio.get_running_loop().create_task(futures[0].client.cancel(futures))
-            self._following.add(cancelling)
-            cancelling.add_done_callback(self._following.discard)
+        await self._cancel(lost)
 
     async def _stop_following(self) -> None:
         if self._departures is not None:
             self._departures.ignore(self._departed)
-        following = list(self._following)
-        for task in following:
-            task.cancel()
-        if following:
-            await asyncio.wait(following, timeout=1.0)
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following], timeout=1.0)
+        for handle in self._submitted:
+            future = handle.let_go()
+            if future is not None:
+                future.release()
+        self._submitted.clear()
 
-    async def _follow(self, client: Client, handles: Sequence[Submitted]) -> None:
-        """Report each task that is over, and let go of it: Dask would execute it again if its result were lost."""
-        waiting = {handle.future: handle for handle in handles}
+    def _keep_following(self) -> None:
+        self._pause = _FIRST_PAUSE
+        if self._following is None or self._following.done():
+            self._following = asyncio.get_running_loop().create_task(self._follow())
+
+    async def _follow(self) -> None:
+        """Report each task that is over, and let go of it: Dask would execute it again if its result were lost.
+
+        Outcomes do not come this way, so it need not be prompt. A waiter for each task, as Dask has it, would cost more
+        than all else that this process does for the task.
+        """
+        while self._submitted:
+            await asyncio.sleep(self._pause)
+            over = [handle for handle in self._submitted if handle.is_over]
+            self._pause = _FIRST_PAUSE if over else min(_GROWTH * self._pause, _LONGEST_PAUSE)
+            self._submitted.difference_update(over)
+            for handle in over:
+                await self._end(handle)
+
+    async def _end(self, handle: Submitted) -> None:
+        future = handle.let_go()
+        self._handles.pop(handle.run_id, None)
+        if future is None:
+            return
         try:
-            async for future in as_completed(list(waiting), loop=client.loop):
-                handle = waiting.pop(future)
-                handle.future = None
-                self._handles.pop(handle.run_id, None)
-                state = await _state_of(future, handle)
-                future.release()
-                if state is not None:
-                    self._report(handle.run_id, state)
+            state = await _state_of(future, handle)
         finally:
-            for future, handle in waiting.items():
-                handle.future = None
-                self._handles.pop(handle.run_id, None)
-                future.release()
+            future.release()
+        if state is not None:
+            self._report(handle.run_id, state)
 
 
 async def _state_of(future: Future, handle: Submitted) -> JobState | None:
@@ -182,13 +223,20 @@ async def _state_of(future: Future, handle: Submitted) -> JobState | None:
     status = future.status
     if status == "error":
         error = await future.exception()
-        return JobState("failed", reason=f"{type(error).__name__}: {error}", grace=_GRACE_SECONDS)
+        return JobState("failed", reason=_explained(error), grace=_GRACE_SECONDS)
     if status != "finished":
         return None if handle.unwanted else JobState("gone", reason=await _why_cancelled(future), grace=_GRACE_SECONDS)
     if handle.shared and await future.result() != handle.run_id:
         reason = "the delivery_idempotency_key belongs to a task of another weave, which has got the result"
         return JobState("failed", reason=reason, grace=0.0)
     return JobState("finished", grace=_GRACE_SECONDS)
+
+
+def _explained(error: BaseException | None) -> str:
+    said = " ".join(str(error).split())
+    if isinstance(error, ModuleNotFoundError) or "deserialization of the task graph" in said:
+        said += ". Is wove-dask installed for the scheduler and for each worker? pip install wove-dask"
+    return said if isinstance(error, DeliveryError) else f"{type(error).__name__}: {said}"
 
 
 async def _why_cancelled(future: Future) -> str:
