@@ -1,9 +1,9 @@
 """AWS Batch, S3 and CloudWatch Logs for tests: a moto server that runs each job's command as a local process.
 
-``python tests/beds/batch_server.py PORT [--folder FOLDER] [--places 8]`` listens on 127.0.0.1, makes the queue `QUEUE`,
-the job definition `DEFINITION` and the bucket `BUCKET`, and prints "ready". Any credentials will do. SIGTERM ends every
-process that it started; SIGUSR1 makes the host of the running jobs go away, SIGUSR2 warns their processes with SIGTERM.
-Needs ``moto[server,batch,s3]``, no Docker.
+``python tests/beds/batch_server.py [PORT]`` listens on 127.0.0.1, makes the queue `QUEUE`, the job definition
+`DEFINITION` and the bucket `BUCKET`, and prints "ready". Any credentials will do. SIGTERM ends every process that it
+started; SIGUSR1 makes the host of the running jobs go away, SIGUSR2 warns their processes with SIGTERM. Needs
+``moto[server,batch,s3]``, no Docker.
 
 moto keeps the records and speaks the protocol. How a job lives is ours, after the documentation of AWS Batch: it waits
 in RUNNABLE for a place and for an enabled compute environment, and its process gets TERM, then KILL. Images are not
@@ -47,6 +47,8 @@ from moto.server import ThreadedMotoServer
 HOST = "127.0.0.1"
 REGION = "eu-central-1"
 CREDENTIALS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+# What the jobs' role gives them; on AWS at an address inside of the container.
+ROLE = {"AWS_ACCESS_KEY_ID": "of-the-role", "AWS_SECRET_ACCESS_KEY": "of-the-role"}
 QUEUE, DEFINITION, BUCKET = "wove-queue", "wove-worker", "wove-payloads"
 # A compute environment that is DISABLED starts no job, and its queue goes on taking them.
 ENVIRONMENT = "wove-hosts"
@@ -171,6 +173,7 @@ class LocalJob(models.Job):  # type: ignore[misc]
 
     # moto would compute it.
     status = JobStatus.SUBMITTED
+    job_stopped_reason: str | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -242,6 +245,7 @@ class LocalJob(models.Job):  # type: ignore[misc]
         if len(json.dumps(self.overrides, separators=(",", ":"), ensure_ascii=False)) > OVERRIDES_CHARACTERS:
             self._end(LONG_OVERRIDES, success=False)
             return
+        success, reason = False, None
         for _ in range(self.retry.get("attempts", 1)):
             self.status = JobStatus.RUNNABLE
             with _bed.place(lambda: not self.stop, self._may_start) as place:
@@ -278,12 +282,12 @@ class LocalJob(models.Job):  # type: ignore[misc]
             code = process.wait()
         finally:
             _bed.ended(self)
-        self.exit_code = code if code >= 0 else 128 - code
         self._keep_log(log)
+        if self.host_gone:
+            return False, HOST_GONE
+        self.exit_code = code if code >= 0 else 128 - code
         if why == OUT_OF_MEMORY:
             self.reason, why = OUT_OF_MEMORY, EXITED
-        if self.host_gone:
-            self.exit_code, why = None, HOST_GONE
         return code == 0 and not self.stop and why is None, why or EXITED
 
     def _watch(self, process: "subprocess.Popen[bytes]") -> str | None:
@@ -291,7 +295,7 @@ class LocalJob(models.Job):  # type: ignore[misc]
         limit = self._get_attempt_duration()
         memory = next((int(each["value"]) for each in self._requirements() if each["type"] == "MEMORY"), None)
         started = time.monotonic()
-        why = None
+        why: str | None = None
         while process.poll() is None:
             if self.stop or (limit and time.monotonic() - started > limit):
                 why = None if self.stop else TOO_LONG
@@ -378,12 +382,21 @@ def list_newest_first(request: Any) -> str:
     return json.dumps(found)
 
 
+def definitions(backend: Any, identifier: str) -> list[Any]:
+    """moto finds ARNs and names, but no ``name:revision``, in DescribeJobDefinitions."""
+    if ":" in identifier:
+        found = backend.get_job_definition(identifier)
+        return [] if found is None else [found]
+    return [each for each in backend._job_definitions.values() if each.name == identifier]
+
+
 def install(folder: Path, places: int) -> None:
     """Put what stands above in the places where moto looks it up."""
     global _bed
     _bed = Bed(folder, places)
     models.Job = LocalJob
     models.JOB_NAME_REGEX = NAME
+    models.BatchBackend.get_job_definitions = definitions
     # The routes hold the class, so its methods are replaced.
     responses.BatchResponse.submitjob = submit
     responses.BatchResponse.describejobs = describe
@@ -409,8 +422,7 @@ def furnish(port: int, env: dict[str, str]) -> None:
             "image": "any",
             "command": ["false"],
             "resourceRequirements": [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "512"}],
-            # A role gives a job its credentials through such a variable; and nothing here has a certificate.
-            "environment": [{"name": name, "value": value} for name, value in env.items()],
+            "environment": [{"name": name, "value": value} for name, value in {**ROLE, **env}.items()],
         },
     )
     client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
@@ -419,7 +431,7 @@ def furnish(port: int, env: dict[str, str]) -> None:
 def main() -> None:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("port", type=int)
+    parser.add_argument("port", type=int, nargs="?", default=5555, help="where it listens (default: 5555)")
     parser.add_argument("--folder", type=Path, help="for logs and faults; a temporary one if omitted")
     parser.add_argument("--places", type=int, default=8, help="how many jobs run at a time (default: 8)")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="a variable of every job")

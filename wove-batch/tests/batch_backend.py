@@ -38,9 +38,6 @@ class BatchServer:
             "WOVE_SPOOL_DIR": str(folder / "spool"),
             # Tasks of these tests are found by their modules' names.
             "PYTHONPATH": str(Path(__file__).parent),
-            # As a job's role gives them.
-            "AWS_ACCESS_KEY_ID": "of-the-role",
-            "AWS_SECRET_ACCESS_KEY": "of-the-role",
         }
         options = [f"--env={name}={value}" for name, value in variables.items()]
         command = [sys.executable, str(SERVER), str(self.port), "--folder", str(folder), *options]

@@ -7,10 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from wove.backend.threads import in_daemon_thread
+from wove.backend_worker import PAYLOAD_VARIABLE
 from wove.errors import ConfigurationError, DeliveryError
 from wove.integrations.base import BackendAdapter, JobState
 from wove.integrations.gathering import Gathering
-from wove_batch.settings import PAYLOAD_VARIABLE, REFERENCE_VARIABLE, read_settings
+from wove_batch.reference import REFERENCE_VARIABLE
+from wove_batch.settings import read_settings
 from wove_batch.states import Submitted, log_place
 from wove_batch.submission import LARGEST_ARRAY, NewJob, array_name, room_in_overrides, sample_request, submit_job
 from wove_batch.threads import BoundedThreads
@@ -64,14 +66,16 @@ class AWSBatchAdapter(BackendAdapter):
             limits = [limit for limit in (self.max_payload_bytes, room) if limit is not None]
             self.max_payload_bytes = min(limits)
             self._warn_of_readers()
-        self._threads = BoundedThreads(10)
+        self._closing = False
         self._unwanted = Gathering(self._end)
         # boto3 takes a while to import.
-        await self._threads.run(self._connect)
+        await in_daemon_thread(self._connect)
         await self._check_places()
 
     def _connect(self) -> None:
         modules = {name: import_module(f"wove_batch.{name}") for name in ("service", "jobs", "payloads", "remains")}
+        self._threads = BoundedThreads(modules["service"].ASKING)
+        self._submitting = BoundedThreads(modules["service"].SUBMITTING)
         service: Service = modules["service"].Service(self._settings, where=self._where)
         service.connect()
         self._service = service
@@ -80,7 +84,7 @@ class AWSBatchAdapter(BackendAdapter):
             raise ConfigurationError(f"{self._where}: boto3 does not take what SubmitJob would be sent: {complaint}")
         self._jobs: Jobs = modules["jobs"].Jobs(service, self._settings)
         bucket = self._settings.bucket
-        self._payloads: Payloads | None = bucket and modules["payloads"].Payloads(service, bucket)
+        self._payloads: Payloads | None = None if bucket is None else modules["payloads"].Payloads(service, bucket)
         self._remains = modules["remains"].Remains(self._jobs, self._payloads, self._threads)
 
     async def submit_many(
@@ -119,6 +123,7 @@ class AWSBatchAdapter(BackendAdapter):
 
     async def close(self) -> None:
         """Wait a moment for jobs that are being ended, remove payloads from S3, then close the connections."""
+        self._closing = True
         if self._service is None:
             return
         await self._unwanted.close(_CLOSE_SECONDS)
@@ -188,8 +193,8 @@ class AWSBatchAdapter(BackendAdapter):
         name = group[0].name if len(group) == 1 else array_name(group)
         stored: Stored | None = None
         try:
-            stored = await self._threads.run(self._store, name, group)
-            job_id = await self._threads.run(self._create, name, group, stored)
+            stored = await self._submitting.run(self._store, name, group)
+            job_id = await self._submitting.run(self._create, name, group, stored)
         except Exception as error:  # Every run of the group has its own submission, and gets the same answer.
             if isinstance(error, AnswerLost):
                 self._left.end_if_created(name)
@@ -203,7 +208,7 @@ class AWSBatchAdapter(BackendAdapter):
         return [Submitted(f"{job_id}:{index}", name) for index in range(len(group))]
 
     def _store(self, name: str, group: Sequence[NewJob]) -> "Stored | None":
-        return self._payloads and self._payloads.put(name, [job.payload for job in group])
+        return None if self._payloads is None else self._payloads.put(name, [job.payload for job in group])
 
     def _create(self, name: str, group: Sequence[NewJob], stored: "Stored | None") -> str:
         variable, value = PAYLOAD_VARIABLE, group[0].payload
@@ -211,7 +216,10 @@ class AWSBatchAdapter(BackendAdapter):
             variable, value = REFERENCE_VARIABLE, stored.reference
         timeout = group[0].timeout
         request = submit_job(self._settings, name, timeout, variable=variable, value=value, size=len(group))
-        return self._jobs.create(request, group[0])
+        job_id = self._jobs.create(request, group[0])
+        if self._closing:
+            self._jobs.end(job_id)  # Nobody waits for the answer any more.
+        return job_id
 
     # --- asking and ending ---
 

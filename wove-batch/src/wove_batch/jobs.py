@@ -84,7 +84,8 @@ class Jobs:
         Raises:
             Exception: as `Service.call`.
         """
-        answer = self._service.insist("get_log_events", service="logs", limit=lines, startFromHead=False, **place)
+        about: dict[str, Any] = {**place, "limit": lines, "startFromHead": False}
+        answer = self._service.insist("get_log_events", service="logs", **about)
         return [event.get("message", "").rstrip() for event in answer.get("events", [])]
 
     def _create(self, request: Mapping[str, Any]) -> str:

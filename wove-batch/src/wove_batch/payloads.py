@@ -1,15 +1,10 @@
-"""Payloads in S3, where the role of the job reads them: blocking, from any thread.
+"""Payloads in S3, where the role of the job reads them: blocking, from any thread."""
 
-The overrides of a job hold a reference, JSON: ``url`` and ``region``; ``size`` and ``digest`` (SHA-256, hexadecimal) of
-what is to be read at its beginning. That is the payload itself or, where ``array`` is true, a list with the place,
-size and digest of the payload of each element: ``[[start, size, digest], ...]``, counted from the end of the list.
-"""
-
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wove_batch.reference import Reference, digest_of, directory_of
 from wove_batch.service import Service
 from wove_batch.settings import Bucket
 
@@ -47,7 +42,7 @@ class Payloads:
         if len(bodies) == 1:
             head, whole = bodies[0], bodies[0]
         else:
-            head = _directory(bodies)
+            head = directory_of(bodies)
             whole = b"".join((head, *bodies))
         key = f"{self._bucket.folder}{name}.json"
         self._service.insist(
@@ -58,8 +53,8 @@ class Payloads:
             Body=whole,
             ContentType="application/octet-stream",
         )
-        about = {"url": self._service.url_of(self._bucket.name, key), "region": self._service.region}
-        about |= {"size": len(head), "digest": hashlib.sha256(head).hexdigest()}
+        url = self._service.url_of(self._bucket.name, key)
+        about: Reference = {"url": url, "region": self._service.region, "size": len(head), "digest": digest_of(head)}
         if len(bodies) > 1:
             about["array"] = True
         return Stored(key, json.dumps(about, separators=(",", ":")))
@@ -74,11 +69,3 @@ class Payloads:
             some = [{"Key": key} for key in keys[first : first + _DELETED_AT_ONCE]]
             about = {"Objects": some, "Quiet": True}
             self._service.insist("delete_objects", service="s3", Bucket=self._bucket.name, Delete=about)
-
-
-def _directory(bodies: Sequence[bytes]) -> bytes:
-    entries, start = [], 0
-    for body in bodies:
-        entries.append([start, len(body), hashlib.sha256(body).hexdigest()])
-        start += len(body)
-    return json.dumps(entries, separators=(",", ":")).encode()

@@ -38,7 +38,7 @@ def read_range(url: str, start: int, size: int, *, region: str, credentials: Cre
         NotThere: there is no such object.
         DeliveryError: S3 refuses it, or has not answered.
     """
-    pause = _FIRST_PAUSE
+    pause, why = _FIRST_PAUSE, ""
     for left in reversed(range(_TIMES)):
         try:
             status, body = _get(url, f"bytes={start}-{start + size - 1}", region, credentials)

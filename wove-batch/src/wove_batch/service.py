@@ -2,6 +2,7 @@
 
 import random
 import re
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -28,8 +29,8 @@ from botocore.validate import ParamValidator
 from wove.errors import ConfigurationError, DeliveryError
 from wove_batch.settings import Settings
 
-# How many calls are made at a time, over as many connections.
-AT_ONCE = 10
+# How many calls are made at a time, over as many connections. Submissions that AWS puts off must not keep others back.
+SUBMITTING, ASKING = 10, 4
 _CONNECT_SECONDS, _ANSWER_SECONDS = 3.0, 20.0
 # SubmitJob is allowed 50 times per second and account: https://docs.aws.amazon.com/batch/latest/userguide/service_limits.html
 _PATIENCE_SECONDS = 60.0
@@ -89,6 +90,8 @@ class Service:
         self._where = where
         self._session: Any = None
         self._clients: dict[str, Any] = {}
+        # A session makes one client at a time.
+        self._making = threading.Lock()
 
     def connect(self) -> None:
         """Make the clients. Takes a while, and makes no connection.
@@ -165,11 +168,17 @@ class Service:
         return str(self._clients["s3"].meta.region_name)
 
     def _call_once(self, operation: str, service: str, parameters: Mapping[str, Any]) -> Any:
-        client = self._clients.get(service) or self._clients.setdefault(service, self._made(service))
+        client = self._client(service)
         try:
             return getattr(client, operation)(**parameters)
         except (BotoCoreError, ClientError) as error:
             raise _translated(error, operation, _address(client)) from None
+
+    def _client(self, service: str) -> Any:
+        with self._making:
+            if service not in self._clients:
+                self._clients[service] = self._made(service)
+            return self._clients[service]
 
     def _made(self, service: str) -> Any:
         options = self._given(*(self._settings.client_options.keys() - {"profile_name", "region_name", "config"}))
@@ -186,7 +195,7 @@ class Service:
             retries={"total_max_attempts": 1, "mode": "standard"},
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_ANSWER_SECONDS,
-            max_pool_connections=AT_ONCE,
+            max_pool_connections=SUBMITTING + ASKING,
         )
         given = self._settings.client_options.get("config")
         return self._session.client(service, config=own if given is None else own.merge(given), **options)

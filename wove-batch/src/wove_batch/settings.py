@@ -19,10 +19,9 @@ from wove.integrations.settings import (
     check_text,
     is_number,
 )
+from wove_batch.reference import REFERENCE_VARIABLE
 
 DEFAULT_PREFIX = "wove"
-# The variable in which a job finds where its payload is, if that is in S3.
-REFERENCE_VARIABLE = "WOVE_BATCH_PAYLOAD"
 COMMAND = ("python", "-m", "wove.backend_worker")
 COMMAND_WITH_BUCKET = ("python", "-m", "wove_batch.worker")
 

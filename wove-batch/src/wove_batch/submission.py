@@ -8,7 +8,8 @@ from typing import Any
 from wove.backend_worker import PAYLOAD_VARIABLE
 from wove.errors import ConfigurationError, PayloadTooLargeError
 from wove.integrations.jobs import job_id_of, seconds_left
-from wove_batch.settings import REFERENCE_VARIABLE, Settings
+from wove_batch.reference import REFERENCE_VARIABLE
+from wove_batch.settings import Settings
 
 # AWS counts the JSON of containerOverrides, and tells only when the job has failed.
 LONGEST_OVERRIDES = 8192

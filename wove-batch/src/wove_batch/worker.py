@@ -1,27 +1,25 @@
 """``python -m wove_batch.worker``: what a job runs whose payload is in S3.
 
 Reads the payload with the credentials of the job's role and executes it as ``python -m wove.backend_worker`` does.
-Where it is stands in the variable ``WOVE_BATCH_PAYLOAD``; see `wove_batch.payloads`. An element of an array job finds
+Where it is stands in the variable ``WOVE_BATCH_PAYLOAD``; see `wove_batch.reference`. An element of an array job finds
 its own by ``AWS_BATCH_JOB_ARRAY_INDEX``.
 
 Exit codes: those of ``wove.backend_worker``; and 66, the payload has been removed, because nobody waits for the task
 any more; 69, it cannot be read; 76, it is not what was submitted.
 """
 
-import hashlib
 import hmac
 import io
 import json
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
-from typing import Any
+from collections.abc import MutableMapping
 
 from wove.backend_worker import EXIT_NOT_CONFIGURED, EXIT_USAGE, main
 from wove.errors import ConfigurationError, DeliveryError, SignatureError
 from wove_batch.credentials import find_credentials
+from wove_batch.reference import REFERENCE_VARIABLE, digest_of, read_reference
 from wove_batch.s3 import NotThere, read_range
-from wove_batch.settings import REFERENCE_VARIABLE
 
 # The codes of sysexits.h.
 EXIT_NO_INPUT = 66
@@ -39,13 +37,13 @@ def fetch_payload(environ: MutableMapping[str, str]) -> str:
         SignatureError: it is not what was submitted.
         ConfigurationError: this job has no credentials.
     """
-    reference = _reference(environ.pop(REFERENCE_VARIABLE, ""))
+    reference = read_reference(environ.pop(REFERENCE_VARIABLE, ""))
     credentials = find_credentials(environ)
 
     def read(start: int, size: int, digest: str) -> bytes:
         body = read_range(reference["url"], start, size, region=reference["region"], credentials=credentials)
         # Who may write into the bucket must not decide what a job executes.
-        if not hmac.compare_digest(hashlib.sha256(body).hexdigest(), digest):
+        if not hmac.compare_digest(digest_of(body), digest):
             raise SignatureError("The payload of this job is not what was submitted: somebody has changed it in S3.")
         return body
 
@@ -54,20 +52,6 @@ def fetch_payload(environ: MutableMapping[str, str]) -> str:
         return head.decode()
     start, size, digest = json.loads(head)[int(environ["AWS_BATCH_JOB_ARRAY_INDEX"])]
     return read(reference["size"] + start, size, digest).decode()
-
-
-def _reference(text: str) -> Mapping[str, Any]:
-    try:
-        found = json.loads(text)
-        missing = {"url", "region", "size", "digest"} - found.keys()
-    except (ValueError, AttributeError):
-        found, missing = {}, {"everything"}
-    if missing:
-        raise ValueError(
-            f"The variable {REFERENCE_VARIABLE} does not say where the payload is. The adapter sets it, for jobs of an "
-            "environment with 'payload_bucket'; jobs of others run python -m wove.backend_worker."
-        )
-    return dict(found)
 
 
 def _run() -> int:
