@@ -212,7 +212,7 @@ class Kubelet:
         elif pod["metadata"].get("deletionTimestamp"):
             if uid not in self._stopping:
                 self._stopping.add(uid)
-                self._spawn(self._stop(pod))
+                _ = self._spawn(self._stop(pod))
         elif uid not in self._running and self._is_ours(pod):
             phase = pod.get("status", {}).get("phase") or "Pending"
             if phase == "Pending":
@@ -254,19 +254,22 @@ class Kubelet:
         if fault_of(pod) == "image-pull":
             await self._fail_to_pull(pod)
             return
+        words, env = await self._set_up(pod)
+        await self._execute(pod, words, env)
+
+    async def _set_up(self, pod: Pod) -> tuple[list[str], dict[str, str]]:
+        """Return the command line and the environment; wait, as a kubelet does, for what is not there yet."""
         told = None
         while True:
             volumes = self._folder / "volumes" / pod["metadata"]["uid"]
             try:
-                words, env = await ContainerSetup(pod, volumes, self._read).prepare()
-                break
+                return await ContainerSetup(pod, volumes, self._read).prepare()
             except SetupProblem as problem:
                 if str(problem) != told:
                     told = str(problem)
                     waiting = {"reason": "CreateContainerConfigError", "message": told}
                     await self._report(pod, "Pending", {"waiting": waiting})
-                await asyncio.sleep(_RETRY_SECONDS)
-        await self._execute(pod, words, env)
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def _bind(self, pod: Pod) -> None:
         if pod["spec"].get("nodeName"):

@@ -120,7 +120,8 @@ class ContainerSetup:
 
     def _relocated(self, text: str) -> str:
         for path in sorted(self._mounted, key=len, reverse=True):
-            text = re.sub(rf"(?<![\w./-]){re.escape(path)}(?![\w.-])", lambda _, path=path: self._mounted[path], text)
+            folder = self._mounted[path].replace("\\", r"\\")
+            text = re.sub(rf"(?<![\w./-]){re.escape(path)}(?![\w.-])", folder, text)
         return text
 
 
