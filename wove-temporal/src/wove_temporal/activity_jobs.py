@@ -7,7 +7,7 @@ from temporalio.common import ActivityIDConflictPolicy, ActivityIDReusePolicy
 from temporalio.exceptions import ActivityAlreadyStartedError
 
 from wove.integrations.base import JobState
-from wove_temporal.jobs import RPC_TIMEOUT, NewJob, TakenError, activity_timeouts, priority, retry_policy, state_of
+from wove_temporal.jobs import RPC_TIMEOUT, End, NewJob, TakenError, activity_timeouts, end_by, priority, retry_policy
 from wove_temporal.settings import SHIPPED, Settings
 
 
@@ -38,7 +38,7 @@ class ActivityJobs:
         reuse, conflict = self._reuse, ActivityIDConflictPolicy.FAIL
         if not job.keyed:
             # Nobody else has this id: what is there is what the same run has started before.
-            reuse, conflict = ActivityIDReusePolicy.REJECT_DUPLICATE, ActivityIDConflictPolicy.USE_EXISTING
+            reuse, conflict = ActivityIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY, ActivityIDConflictPolicy.USE_EXISTING
         options = {**activity_timeouts(self._settings, job.seconds), **self._options}
         try:
             return await self._client.start_activity(
@@ -56,14 +56,18 @@ class ActivityJobs:
                 raise TakenError(handle) from taken
             return handle
 
+    async def start_again(self, job: NewJob, handle: ActivityHandle[Any]) -> ActivityHandle[Any]:
+        """Start an activity once more; see `Jobs.start_again`."""
+        return await self.start(job)
+
     async def stop(self, handle: ActivityHandle[Any]) -> None:
         """Cancel an activity. One that is queued has ended then; one that runs is told by its next heartbeat."""
         await handle.cancel(reason="its weave has given it up")
 
-    async def end(self, handle: ActivityHandle[Any]) -> JobState:
+    async def end(self, handle: ActivityHandle[Any]) -> End:
         """Return how an activity has ended, as soon as it has."""
         try:
             await handle.result()
         except ActivityFailureError as failure:
-            return state_of(failure.cause)
-        return JobState("finished")
+            return end_by(failure.cause)
+        return End(JobState("finished"))

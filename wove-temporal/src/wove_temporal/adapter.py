@@ -9,7 +9,8 @@ from wove.integrations.base import BackendAdapter, JobState
 from wove_temporal.settings import read_settings
 
 if TYPE_CHECKING:
-    from wove_temporal.session import Session, Submitted
+    from wove_temporal.jobs import Submitted
+    from wove_temporal.session import Session
 
 # What is larger waits at the callback receiver instead. Temporal refuses 2 MB and warns of 512 KiB, and keeps every
 # argument for as long as its namespace keeps what is closed: https://docs.temporal.io/cloud/limits
@@ -67,6 +68,10 @@ class TemporalAdapter(BackendAdapter):
     def watch(self) -> AsyncIterator[tuple[str, JobState]]:
         """Yield how jobs have ended, as soon as the server says so."""
         return self._opened.watch()
+
+    def heard(self, run_id: str) -> None:
+        """Take note that a worker has reported something about a run, so that it is not started again."""
+        self._opened.heard(run_id)
 
     async def close(self) -> None:
         """Wait for no job any more, and drop the connection."""

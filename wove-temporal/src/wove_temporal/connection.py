@@ -56,8 +56,8 @@ class Connection:
     def close(self) -> None:
         """Close the connection if it is our own. Nothing may be asked of the server any more."""
         if self._owned:
-            # The SDK has no way to close a client, and its service client refers to itself: without this, the connection
-            # would be open until the garbage collector comes along.
+            # The SDK has no way to close a client, and its service client refers to itself: without this, the
+            # connection would be open until the garbage collector comes along.
             vars(self.client.service_client).clear()
 
     @asynccontextmanager

@@ -2,23 +2,28 @@
 
 import asyncio
 import logging
-from typing import Any
 
 from temporalio.service import RPCError, RPCStatusCode
 
 from wove.integrations.base import JobState
 from wove.serialization import describe
-from wove_temporal.jobs import Jobs
+from wove_temporal.jobs import End, Jobs, Submitted
 
 # After a question that the server could not answer.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 _CLOSE_SECONDS = 1.0
+# How often a job that has reached no worker is started again.
+_STARTS_AGAIN = 2
 
 logger = logging.getLogger("wove")
 
 
 class Followers:
     """Follows jobs to their end. Lives as long as the adapter; its loop only.
+
+    A job that the server calls started, and that no worker has ever said a word of, was lost between the two: an
+    overloaded server hands out tasks to questions that have just been given up. Temporal's own remedy is to try again
+    without limit, also when a worker has died in the middle of a task. Here only what has begun nowhere is tried again.
 
     Attributes:
         news: run ids with the state of their job, as soon as that has ended.
@@ -31,36 +36,67 @@ class Followers:
         # Not bounded itself: one entry per job.
         self.news: asyncio.Queue[tuple[str, JobState]] = asyncio.Queue()
         self._jobs = jobs
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._followed: dict[str, Submitted] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def follow(self, run_id: str, handle: Any) -> None:
+    def follow(self, submitted: Submitted) -> None:
         """Begin to wait for a job, unless that is being done already."""
-        if run_id not in self._tasks:
-            task = asyncio.get_running_loop().create_task(self._follow(run_id, handle))
-            self._tasks[run_id] = task
-            task.add_done_callback(lambda _: self._tasks.pop(run_id, None))
+        run_id = submitted.job.run_id
+        if run_id in self._followed:
+            return
+        self._followed[run_id] = submitted
+        task = asyncio.get_running_loop().create_task(self._follow(submitted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def find(self, job_id: str) -> Submitted | None:
+        """Return the job with an id of Temporal's, if there is one that has not ended."""
+        return next((each for each in self._followed.values() if each.job.id == job_id), None)
+
+    def heard(self, run_id: str) -> None:
+        """Take note that a worker has reported something about a run."""
+        submitted = self._followed.get(run_id)
+        if submitted is not None:
+            submitted.heard = True
 
     async def close(self) -> None:
         """Wait for no job any more."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=_CLOSE_SECONDS)
 
-    async def _follow(self, run_id: str, handle: Any) -> None:
+    async def _follow(self, submitted: Submitted) -> None:
+        try:
+            end = await self._end_of(submitted)
+            for _ in range(_STARTS_AGAIN):
+                if not end.silent or submitted.heard or submitted.given_up:
+                    break
+                await self._start_again(submitted)
+                end = await self._end_of(submitted)
+            self.news.put_nowait((submitted.job.run_id, end.state))
+        finally:
+            self._followed.pop(submitted.job.run_id, None)
+
+    async def _end_of(self, submitted: Submitted) -> End:
         pause = _FIRST_PAUSE
         while True:
             try:
-                state = await self._jobs.end(handle)
+                return await self._jobs.end(submitted.handle)
             except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:
-                    logger.debug("Waiting for the job of run %s is interrupted: %s", run_id, error)
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE)
-                    continue
-                state = JobState("gone", reason="Temporal has no such job any more")
+                if error.status is RPCStatusCode.NOT_FOUND:
+                    return End(JobState("gone", reason="Temporal has no such job any more"))
+                logger.debug("Waiting for %r is interrupted: %s", submitted, error)
             except Exception as error:  # A project's own codec may not understand what its workflow returns.
-                state = JobState("finished", reason=describe(error))
-            self.news.put_nowait((run_id, state))
-            return
+                return End(JobState("finished", reason=describe(error)))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _start_again(self, submitted: Submitted) -> None:
+        logger.info("%r has reached no worker, although Temporal has handed it out: it is started again.", submitted)
+        try:
+            submitted.handle = await self._jobs.start_again(submitted.job, submitted.handle)
+            if submitted.given_up:
+                await self._jobs.stop(submitted.handle)
+        except Exception as error:  # Its end is reported as it was.
+            logger.warning("%r cannot be started again: %s", submitted, describe(error))

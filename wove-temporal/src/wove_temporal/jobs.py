@@ -14,9 +14,10 @@ from temporalio.exceptions import (
     ChildWorkflowError,
     TerminatedError,
     TimeoutError,
+    TimeoutType,
 )
 
-from wove.integrations.base import JobPhase, JobState
+from wove.integrations.base import JobState
 from wove.integrations.jobs import job_id_of, seconds_left
 from wove.serialization import describe
 from wove_temporal.settings import DEFAULT_HEARTBEAT, DEFAULT_START_TO_CLOSE, Settings
@@ -26,7 +27,7 @@ _LONGEST_ID = 200
 # How long an event may take that was sent before its job has ended.
 _GRACE_SECONDS = 1.0
 # Starting is given up after this time, whatever the client's own retries are.
-RPC_TIMEOUT = timedelta(seconds=15)
+RPC_TIMEOUT = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +49,51 @@ class NewJob:
     keyed: bool
 
 
+class Submitted:
+    """The handle of a submission. Its adapter's loop only.
+
+    Attributes:
+        job: what was started.
+        handle: the SDK's handle of it.
+        given_up: whether it has been told to stop.
+        heard: whether a worker has reported anything about its run.
+    """
+
+    __slots__ = ("given_up", "handle", "heard", "job")
+
+    def __init__(self, job: NewJob, handle: Any) -> None:
+        self.job = job
+        self.handle = handle
+        self.given_up = False
+        self.heard = False
+
+    def __repr__(self) -> str:
+        return f"<Temporal job {self.job.id}>"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a job has ended.
+
+    Attributes:
+        state: for the weave.
+        silent: whether it is over because no worker has given a sign of life. It may not even have reached one.
+    """
+
+    state: JobState
+    silent: bool = False
+
+
 class TakenError(Exception):
     """The id of a job belongs to another one. Never leaves the adapter.
 
     Attributes:
-        job: the SDK's handle of the other one.
+        handle: the SDK's, of the other job.
     """
 
-    def __init__(self, job: Any) -> None:
-        super().__init__(job)
-        self.job = job
+    def __init__(self, handle: Any) -> None:
+        super().__init__(handle)
+        self.handle = handle
 
 
 class Jobs(Protocol):
@@ -70,10 +106,13 @@ class Jobs(Protocol):
             TakenError: another job has its id.
         """
 
+    async def start_again(self, job: NewJob, handle: Any) -> Any:
+        """Start a job whose earlier start has ended in silence, and return the SDK's handle."""
+
     async def stop(self, handle: Any) -> None:
         """End a job that is queued, and ask one that runs to stop."""
 
-    async def end(self, handle: Any) -> JobState:
+    async def end(self, handle: Any) -> End:
         """Return how a job has ended, as soon as it has."""
 
 
@@ -132,26 +171,31 @@ def priority(given: Any) -> Priority:
     return Priority(**given) if isinstance(given, Mapping) else given
 
 
-def state_of(cause: BaseException | None) -> JobState:
-    """Return the state of a job that has ended with an error."""
+def end_by(cause: BaseException | None) -> End:
+    """Return the end of a job that an error has ended."""
     while isinstance(cause, ActivityError | ChildWorkflowError) and cause.cause is not None:
         cause = cause.cause
     match cause:
         case TimeoutError():
             kind = cause.type.name.lower() if cause.type is not None else "unknown"
-            return ended("failed", f"timed out: {_TIMEOUTS.get(kind, kind)}")
+            return failed(f"timed out: {_TIMEOUTS.get(kind, kind)}", silent=cause.type is TimeoutType.HEARTBEAT)
         case CancelledError():
-            return ended("cancelled", "it was cancelled")
+            return cancelled("it was cancelled")
         case TerminatedError():
-            return ended("cancelled", f"it was terminated: {cause.message}")
+            return cancelled(f"it was terminated: {cause.message}")
         case ApplicationError():
-            return ended("failed", f"{cause.type}: {cause.message}" if cause.type else cause.message)
-    return ended("failed", "an unknown error" if cause is None else describe(cause))
+            return failed(f"{cause.type}: {cause.message}" if cause.type else cause.message)
+    return failed("an unknown error" if cause is None else describe(cause))
 
 
-def ended(phase: JobPhase, reason: str) -> JobState:
-    """Return the state of a job that has not ended well: what its worker had to say, it has said before."""
-    return JobState(phase, reason=reason, grace=_GRACE_SECONDS)
+def failed(reason: str, *, silent: bool = False) -> End:
+    """Return the end of a job that has failed. What its worker had to say, it has said before."""
+    return End(JobState("failed", reason=reason, grace=_GRACE_SECONDS), silent)
+
+
+def cancelled(reason: str) -> End:
+    """Return the end of a job that somebody has stopped."""
+    return End(JobState("cancelled", reason=reason, grace=_GRACE_SECONDS))
 
 
 _TIMEOUTS = {

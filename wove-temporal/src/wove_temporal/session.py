@@ -11,40 +11,20 @@ from wove.integrations.base import JobState
 from wove_temporal.activity_jobs import ActivityJobs
 from wove_temporal.connection import Connection, connect
 from wove_temporal.following import Followers
-from wove_temporal.jobs import Jobs, NewJob, TakenError, new_job
+from wove_temporal.jobs import Jobs, NewJob, Submitted, TakenError, new_job
 from wove_temporal.settings import SHIPPED, Settings
 from wove_temporal.workflow_jobs import ShippedWorkflowJobs, WorkflowJobs
 
 # How long a job of the same key, which is just ending, may hold up the next one.
 _SUCCESSION_SECONDS = 3.0
 _SUCCESSION_PAUSE = 0.05
+# So many jobs are being started at a time; a server that is asked for more does none of them any sooner.
+_AT_ONCE = 64
 # What is given up comes to its end in the SDK's own threads. If the interpreter ends before that, it hangs:
 # https://github.com/temporalio/sdk-python/issues/300
 _SETTLE_SECONDS = 0.1
 
 logger = logging.getLogger("wove")
-
-
-class Submitted:
-    """The handle of a job.
-
-    Attributes:
-        job_id: the id of the activity or workflow.
-        run_id: the run that it carries.
-        job: the SDK's handle.
-        given_up: whether it has been told to stop.
-    """
-
-    __slots__ = ("given_up", "job", "job_id", "run_id")
-
-    def __init__(self, job_id: str, run_id: str, job: Any) -> None:
-        self.job_id = job_id
-        self.run_id = run_id
-        self.job = job
-        self.given_up = False
-
-    def __repr__(self) -> str:
-        return f"<Temporal job {self.job_id}>"
 
 
 class Session:
@@ -61,8 +41,7 @@ class Session:
         self._settings = settings
         self._jobs = jobs
         self._followers = Followers(jobs)
-        # By idempotency key; those of runs that are over are harmless, and replaced by the next one.
-        self._keyed: dict[str, Submitted] = {}
+        self._starting = asyncio.Semaphore(_AT_ONCE)
 
     async def submit(self, payload: Mapping[str, Any], frame: Mapping[str, Any]) -> Submitted:
         """Start the job of a run, and begin to wait for its end.
@@ -72,10 +51,14 @@ class Session:
             DeliveryError: it refuses, or another weave's job has the same idempotency key.
         """
         job = new_job(payload, frame, prefix=self._settings.prefix)
-        async with self._connection.reachable():
+        async with self._starting, self._connection.reachable():
             submitted = await self._started(job)
-        self._followers.follow(job.run_id, submitted.job)
+        self._followers.follow(submitted)
         return submitted
+
+    def heard(self, run_id: str) -> None:
+        """Take note that a worker has reported something about a run."""
+        self._followers.heard(run_id)
 
     async def cancel(self, submitted: Submitted) -> None:
         """End a job that is queued, and ask one that runs to stop. Does nothing for one that is over.
@@ -85,7 +68,7 @@ class Session:
         """
         submitted.given_up = True
         async with self._connection.reachable(), self._connection.unless_gone():
-            await self._jobs.stop(submitted.job)
+            await self._jobs.stop(submitted.handle)
 
     async def watch(self) -> AsyncIterator[tuple[str, JobState]]:
         """Yield run ids with the state of their job as soon as that has ended."""
@@ -102,23 +85,19 @@ class Session:
         deadline = time.monotonic() + _SUCCESSION_SECONDS
         while True:
             try:
-                submitted = Submitted(job.id, job.run_id, await self._jobs.start(job))
+                return Submitted(job, await self._jobs.start(job))
             except TakenError as taken:
-                earlier = self._keyed.get(job.id)
-                if earlier is not None and earlier.run_id == job.run_id:
+                earlier = self._followers.find(job.id)
+                if earlier is not None and earlier.job.run_id == job.run_id:
                     return earlier
                 await self._make_way(taken, earlier, job, deadline)
-            else:
-                if job.keyed:
-                    self._keyed[job.id] = submitted
-                return submitted
 
     async def _make_way(self, taken: TakenError, earlier: Submitted | None, job: NewJob, deadline: float) -> None:
         """Let a job with the same id come to its end."""
         if earlier is not None and earlier.given_up:
             # It may take until its next heartbeat to stop; what it still sends is refused.
             async with self._connection.unless_gone():
-                await taken.job.terminate(reason="its weave tries again")
+                await taken.handle.terminate(reason="its weave tries again")
         elif time.monotonic() > deadline:
             raise DeliveryError(
                 f"Temporal has a job with the id {job.id!r} already: a task with the same idempotency key is in flight "

@@ -39,8 +39,7 @@ class Settings:
         namespace: of the connection that is made here.
         connect_options: for ``Client.connect``, under its own names.
         task_queue: where workers poll.
-        workflow: the name, the class or the run method of a workflow that takes the payload; None: the adapter's own
-            way.
+        workflow: the name or the run method of a workflow that takes the payload; None: the adapter's own way.
         prefix: before each run id or idempotency key, to make the id of the activity or workflow.
         timeouts: of the activity, for those of `TIMEOUTS` that are given.
         retry_policy: of the activity: a number of attempts, a dict for ``RetryPolicy``, or one.
@@ -78,8 +77,9 @@ def _host(value: object) -> str:
 
 
 def _workflow(value: object) -> object:
-    if not (callable(value) or (isinstance(value, str) and value.strip())):
-        raise ValueError("the name of a workflow, its class, or its run method")
+    # Temporal's client takes no class.
+    if isinstance(value, type) or not (callable(value) or (isinstance(value, str) and value.strip())):
+        raise ValueError("the name of a workflow, or its run method")
     return value
 
 

@@ -7,17 +7,20 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
 
 from wove.integrations.base import JobState
 from wove_temporal.jobs import (
     RPC_TIMEOUT,
+    End,
     NewJob,
     TakenError,
     activity_timeouts,
-    ended,
+    cancelled,
+    end_by,
+    failed,
     priority,
     retry_fields,
-    state_of,
 )
 from wove_temporal.settings import SHIPPED, Settings
 
@@ -47,7 +50,7 @@ class WorkflowJobs:
         reuse, conflict = self._reuse, WorkflowIDConflictPolicy.FAIL
         if not job.keyed:
             # Nobody else has this id: what is there is what the same run has started before.
-            reuse, conflict = WorkflowIDReusePolicy.REJECT_DUPLICATE, WorkflowIDConflictPolicy.USE_EXISTING
+            reuse, conflict = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY, WorkflowIDConflictPolicy.USE_EXISTING
         options = dict(self._options)
         if job.seconds is not None:
             options.setdefault("execution_timeout", timedelta(seconds=job.seconds))
@@ -69,6 +72,16 @@ class WorkflowJobs:
         # The handle of a start has no run id of its own, and would mean whichever run has the id later.
         return self._client.get_workflow_handle(job.id, run_id=handle.result_run_id)
 
+    async def start_again(self, job: NewJob, handle: WorkflowHandle[Any, Any]) -> WorkflowHandle[Any, Any]:
+        """Start a workflow once more; see `Jobs.start_again`."""
+        try:
+            # It is still open, because a worker would have to end it.
+            await handle.terminate(reason="its activity has not been heard of")
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+        return await self.start(job)
+
     async def stop(self, handle: WorkflowHandle[Any, Any]) -> None:
         """Cancel a workflow. One that no worker has seen would stay in the queue then, and is terminated."""
         description = await handle.describe()
@@ -77,13 +90,13 @@ class WorkflowJobs:
         else:
             await handle.cancel()
 
-    async def end(self, handle: WorkflowHandle[Any, Any]) -> JobState:
+    async def end(self, handle: WorkflowHandle[Any, Any]) -> End:
         """Return how a workflow has ended, as soon as it has."""
         try:
             await handle.result()
         except WorkflowFailureError as failure:
-            return state_of(failure.cause)
-        return JobState("finished")
+            return end_by(failure.cause)
+        return End(JobState("finished"))
 
     def _arguments(self, job: NewJob) -> list[Any]:
         return [job.payload]
@@ -102,22 +115,22 @@ class ShippedWorkflowJobs(WorkflowJobs):
         """Terminate a workflow, in which nothing can be cleaned up; its activity is told by its next heartbeat."""
         await handle.terminate(reason=_REASON)
 
-    async def end(self, handle: WorkflowHandle[Any, Any]) -> JobState:
+    async def end(self, handle: WorkflowHandle[Any, Any]) -> End:
         """Return how the activity has ended, or else the workflow, as soon as the server knows.
 
         The workflow itself needs a worker to end, and there may be none left.
         """
         events = handle.fetch_history_events(wait_new_event=True, skip_archival=True)
         async for event in events:
-            state = await self._state_after(event)
-            if state is not None:
-                return state
-        return JobState("finished")
+            end = await self._end_in(event)
+            if end is not None:
+                return end
+        return End(JobState("finished"))
 
-    async def _state_after(self, event: HistoryEvent) -> JobState | None:
+    async def _end_in(self, event: HistoryEvent) -> End | None:
         match event.WhichOneof("attributes"):
             case "activity_task_completed_event_attributes":
-                return JobState("finished")
+                return End(JobState("finished"))
             case "activity_task_failed_event_attributes":
                 return await self._failed(event.activity_task_failed_event_attributes)
             case "activity_task_timed_out_event_attributes":
@@ -126,15 +139,15 @@ class ShippedWorkflowJobs(WorkflowJobs):
                 return await self._failed(event.workflow_execution_failed_event_attributes)
             case "workflow_execution_terminated_event_attributes":
                 reason = event.workflow_execution_terminated_event_attributes.reason
-                return ended("cancelled", f"it was terminated: {reason}")
+                return cancelled(f"it was terminated: {reason}")
             case "activity_task_canceled_event_attributes" | "workflow_execution_canceled_event_attributes":
-                return ended("cancelled", "it was cancelled")
+                return cancelled("it was cancelled")
             case "workflow_execution_timed_out_event_attributes":
-                return ended("failed", "timed out: the workflow was not done within its execution_timeout")
+                return failed("timed out: the workflow was not done within its execution_timeout")
         return None
 
-    async def _failed(self, attributes: Any) -> JobState:
-        return state_of(await self._client.data_converter.decode_failure(attributes.failure))
+    async def _failed(self, attributes: Any) -> End:
+        return end_by(await self._client.data_converter.decode_failure(attributes.failure))
 
     def _arguments(self, job: NewJob) -> list[Any]:
         timeouts = activity_timeouts(self._settings, job.seconds)
