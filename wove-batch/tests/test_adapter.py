@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from batch_backend import BatchServer
 
-from tests.beds.batch_server import BUCKET, DEFINITION, NAME, QUEUE
+from tests.beds.batch_server import BUCKET, CREDENTIALS, DEFINITION, NAME, QUEUE
 from tests.support.relay import Relay
 from wove.errors import ConfigurationError, DeliveryError, PayloadTooLargeError
 from wove.testing.servers import free_port
@@ -267,6 +267,13 @@ async def test_the_projects_own_client_is_used_and_left_open(server: BatchServer
     async with started({**config, "client": server.batch}) as adapter:
         handle = await adapter.submit(*submission("own-1"))
     assert server.batch.describe_jobs(jobs=[handle.job_id])["jobs"]
+
+
+async def test_beside_a_client_the_options_are_those_of_s3(server: BatchServer, config: dict[str, Any]) -> None:
+    config |= {"client": server.batch, "client_options": CREDENTIALS, "payload_bucket": BUCKET}
+    async with started(config) as adapter:
+        await adapter.submit(*submission("both-1"))
+        assert server.objects() == ["wove-both-1.json"]
 
 
 async def test_readers_of_the_account_are_warned_of(config: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:

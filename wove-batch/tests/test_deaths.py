@@ -85,6 +85,13 @@ def test_a_job_that_finds_no_host_is_an_error_after_a_while(stage: Stage, server
     poll_until(lambda: not server.jobs(*UNFINISHED), seconds=SECONDS, what="the job has been ended")
 
 
+def test_a_timeout_repeats_why_the_job_found_no_host(stage: Stage) -> None:
+    stage.configure(gpus=1)
+    error = stage.begin(tasks.add, {"delivery_timeout": 6.0}, left=1, right=2).failure(SECONDS)
+    assert isinstance(error, DeliveryTimeoutError), repr(error)
+    assert "RUNNABLE: MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT" in str(error)
+
+
 def test_a_job_that_somebody_terminates_is_an_error(server: BatchServer, stage: Stage) -> None:
     running = stage.begin(tasks.wait_at, board=stage.board.address, label="by hand")
     visit = stage.wait_until_known(tasks.wait_at, "by hand")

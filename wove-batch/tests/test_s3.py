@@ -4,7 +4,7 @@ agree with ours."""
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,8 +17,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
 
 from tests.beds.batch_server import BUCKET, REGION
-from wove.errors import ConfigurationError, SignatureError
-from wove.testing.servers import free_port
+from wove.errors import ConfigurationError, DeliveryError, SignatureError
 from wove_batch import credentials as where_credentials_are
 from wove_batch.credentials import Credentials, find_credentials
 from wove_batch.s3 import NotThere, read_range, signed_headers
@@ -44,27 +43,23 @@ def test_the_signature_is_the_one_that_botocore_makes(url: str, token: str | Non
 # --- credentials ---
 
 
-class _Endpoint(BaseHTTPRequestHandler):
-    seen: list[tuple[str, str | None]] = []  # noqa: RUF012
-
-    def do_GET(self) -> None:
-        self.seen.append((self.path, self.headers["Authorization"]))
-        found = self.path == "/v2/credentials/1"
-        body = json.dumps({"AccessKeyId": "role", "SecretAccessKey": "hush", "Token": "t"}).encode()
-        self.send_response(200 if found else 404)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @contextmanager
-def container_endpoint() -> Iterator[str]:
-    _Endpoint.seen.clear()
-    with HTTPServer(("127.0.0.1", free_port()), _Endpoint) as served:
-        thread = threading.Thread(target=served.serve_forever)
+def serving(answers: Callable[[BaseHTTPRequestHandler], tuple[int, bytes]]) -> Iterator[str]:
+    """Answer GET requests."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers(self)
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as served:
+        thread = threading.Thread(target=served.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{served.server_port}"
@@ -73,13 +68,28 @@ def container_endpoint() -> Iterator[str]:
             thread.join()
 
 
+@contextmanager
+def answering(status: int, body: bytes, *, then: bytes | None = None) -> Iterator[str]:
+    """Answer the first request with a status and a body, and later ones with 200 and another body if there is one."""
+    answers = [(status, body)] if then is None else [(200, then), (status, body)]
+    with serving(lambda _: answers.pop() if len(answers) > 1 else answers[0]) as url:
+        yield url
+
+
 def test_variables_come_first() -> None:
     assert find_credentials({**KEYS, "AWS_SESSION_TOKEN": "t"}) == Credentials("id", "secret", "t")
 
 
 def test_the_role_of_a_task_gives_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("bearer 7\n")
-    with container_endpoint() as url:
+    seen = []
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        seen.append((request.path, request.headers["Authorization"]))
+        body = json.dumps({"AccessKeyId": "role", "SecretAccessKey": "hush", "Token": "t"}).encode()
+        return (200, body) if request.path == "/v2/credentials/1" else (404, b"")
+
+    with serving(answer) as url:
         monkeypatch.setattr(where_credentials_are, "CONTAINER_HOST", url)
         relative = {"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/1"}
         assert find_credentials(relative) == Credentials("role", "hush", "t")
@@ -88,7 +98,7 @@ def test_the_role_of_a_task_gives_credentials(monkeypatch: pytest.MonkeyPatch, t
         assert find_credentials({**full, **file}) == Credentials("role", "hush", "t")
         with pytest.raises(ConfigurationError, match="answers 404"):
             find_credentials({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/other"})
-    assert _Endpoint.seen[:2] == [("/v2/credentials/1", None), ("/v2/credentials/1", "bearer 7")]
+    assert seen[:2] == [("/v2/credentials/1", None), ("/v2/credentials/1", "bearer 7")]
 
 
 def test_elsewhere_boto3_knows_where_credentials_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -148,6 +158,20 @@ def test_a_payload_that_was_removed_says_so(server: BatchServer) -> None:
     url = f"http://127.0.0.1:{server.port}/{BUCKET}/nowhere"
     with pytest.raises(NotThere, match="S3 answers 404: NoSuchKey"):
         read_range(url, 0, 10, region=REGION, credentials=Credentials("id", "secret"))
+
+
+def test_what_the_role_may_not_read_says_what_it_needs() -> None:
+    denied = answering(403, b"<Error><Code>AccessDenied</Code><Message>No</Message></Error>")
+    said = r"403: AccessDenied: No\. .* s3:GetObject"
+    with denied as url, pytest.raises(DeliveryError, match=said) as raised:
+        read_range(f"{url}/bucket/key", 0, 10, region=REGION, credentials=Credentials("id", "hush"))
+    assert "hush" not in str(raised.value)
+
+
+def test_a_failure_that_passes_is_tried_again() -> None:
+    with answering(503, b"", then=b"0123456789") as url:
+        body = read_range(f"{url}/bucket/key", 2, 3, region=REGION, credentials=Credentials("id", "hush"))
+    assert body == b"234"
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "no JSON", '{"url": "http://x"}'])

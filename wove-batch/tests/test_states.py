@@ -82,7 +82,9 @@ def test_why_a_job_finds_no_host_is_logged_once(caplog: pytest.LogCaptureFixture
     job = {"status": "RUNNABLE", "statusReason": "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - too much"}
     with caplog.at_level(logging.WARNING, "wove"):
         for _ in range(3):
-            assert handle.judge(job, runnable_timeout=None) == JobState("queued")
+            assert handle.judge(job, runnable_timeout=None) == JobState(
+                "queued", reason=f"RUNNABLE: {job['statusReason']}"
+            )
     assert [record.getMessage() for record in caplog.records] == [
         "AWS Batch job wove-report waits in RUNNABLE: MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - too much"
     ]

@@ -18,6 +18,10 @@ from wove_batch.credentials import Credentials
 _SECONDS = 30.0
 _TIMES = 6
 _FIRST_PAUSE = 0.2
+_ADVICE = (
+    " Does the role of the job allow s3:GetObject there? Of an object that has been removed, because nobody waits for "
+    "its task any more, S3 says the same, unless the role may list the bucket."
+)
 _EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -45,7 +49,7 @@ def read_range(url: str, start: int, size: int, *, region: str, credentials: Cre
             if status in (200, 206):
                 # A server that takes no ranges sends it all.
                 return body if status == 206 else body[start : start + size]
-            why = f"S3 answers {status}: {_words(body)}"
+            why = f"S3 answers {status}: {_words(body)}.{_ADVICE if status == 403 else ''}"
         except (OSError, HTTPException) as error:
             status, why = 0, f"S3 cannot be reached: {error!r}"
         if status == 404:

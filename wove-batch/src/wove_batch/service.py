@@ -100,7 +100,7 @@ class Service:
             ConfigurationError: there is no region, no such profile, or boto3 does not take an option.
         """
         try:
-            self._session = boto3.Session(**self._given("profile_name", "region_name"))
+            self._session = boto3.Session(**self._given("profile_name"))
             self._clients["batch"] = self._settings.client or self._made("batch")
             if self._settings.bucket is not None:
                 self._clients["s3"] = self._made("s3")
@@ -181,7 +181,7 @@ class Service:
             return self._clients[service]
 
     def _made(self, service: str) -> Any:
-        options = self._given(*(self._settings.client_options.keys() - {"profile_name", "region_name", "config"}))
+        options = self._given(*(self._settings.client_options.keys() - {"profile_name", "config"}))
         if service != "batch" and _is_of_aws(options.get("endpoint_url")):
             # One of Batch alone. Elsewhere (LocalStack, moto) all services have the same.
             del options["endpoint_url"]

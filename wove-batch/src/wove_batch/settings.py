@@ -52,7 +52,7 @@ class Settings:
     Attributes:
         job_queue, job_definition: names or ARNs.
         client: the project's own boto3 client for Batch; None: one is made with `client_options`.
-        client_options: for ``boto3.client``, and ``profile_name``.
+        client_options: for ``boto3.client``, and ``profile_name``; those of S3 and CloudWatch Logs in any case.
         overrides: what every job's ``containerOverrides`` have, apart from the payload. A job whose definition's own
             command is kept has no ``command`` there.
         prefix: what the names of jobs begin with.
@@ -245,7 +245,7 @@ def read_settings(config: Mapping[str, Any], *, name: str = "aws_batch") -> Sett
         job_queue=own["job_queue"],
         job_definition=own["job_definition"],
         client=own.get("client"),
-        client_options=_client_options(where, own),
+        client_options=check_options(own.get("client_options", {}), _CLIENT, where=where, parent="client_options"),
         overrides=_overrides(where, own),
         prefix=own.get("job_name_prefix", DEFAULT_PREFIX),
         timeout=own.get("timeout"),
@@ -260,13 +260,6 @@ def read_settings(config: Mapping[str, Any], *, name: str = "aws_batch") -> Sett
 
 # Where both are possible, a key is not told to belong below another one.
 _BELOW = {key: setting for key, setting in _OVERRIDES.items() if key not in _OWN}
-
-
-def _client_options(where: str, own: Mapping[str, Any]) -> dict[str, Any]:
-    options = check_options(own.get("client_options", {}), _CLIENT, where=where, parent="client_options")
-    if options and "client" in own and "payload_bucket" not in own:
-        raise ConfigurationError(f"{where}: client_options is for environments without 'client': it is made already.")
-    return options
 
 
 def _overrides(where: str, own: Mapping[str, Any]) -> dict[str, Any]:

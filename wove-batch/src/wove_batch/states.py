@@ -37,6 +37,8 @@ def state_of(job: Mapping[str, Any]) -> JobState:
     """Return the state of a job as DescribeJobs describes it, with everything that is said about its end."""
     phase = _PHASES.get(job.get("status", ""), "queued")
     container = job.get("container") or {}
+    if phase == "queued":
+        return JobState(phase, reason=job.get("status"))
     if phase != "failed":
         return JobState(phase, exit_code=container.get("exitCode") if phase == "finished" else None)
     if job.get("isTerminated") or job.get("isCancelled"):
@@ -129,13 +131,13 @@ class Submitted:
         # DescribeJobs does not say since when.
         if self._runnable_since is None:
             self._runnable_since = time.monotonic()
-        diagnosis = str(job.get("statusReason") or "")
+        diagnosis = str(job.get("statusReason") or "").rstrip(".")
         if diagnosis.startswith(("MISCONFIGURATION:", "CAPACITY:")) and not self._complained:
             self._complained = True
             logger.warning("AWS Batch job %s waits in RUNNABLE: %s", self.name, diagnosis)
         waited = time.monotonic() - self._runnable_since
         if limit is None or waited < limit:
-            return JobState("queued")
+            return JobState("queued", reason=f"RUNNABLE: {diagnosis}" if diagnosis else "RUNNABLE")
         return JobState(
             "failed",
             reason=f"it found no host in {waited:.0f} s in RUNNABLE; {diagnosis or 'AWS Batch gives no reason'}. "
