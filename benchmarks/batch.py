@@ -16,6 +16,8 @@ import statistics
 import sys
 from importlib import import_module
 
+import cloudpickle
+import comparison
 from comparison import (
     HERE,
     Bars,
@@ -66,6 +68,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each pair is measured (default: 5)")
     parser.add_argument("--only", metavar="NAME", help="measure batch_NAME.py alone; writes nothing")
     arguments = parser.parse_args()
+    # Jobs get the task itself, native ones too: importing this would be most of what they do.
+    cloudpickle.register_pickle_by_value(comparison)
     for subject in subjects("batch", arguments.only):
         with subject.system() as system:
             here = {"executor": "local"}
@@ -80,6 +84,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Those who are measured import this module, which must not exist twice; jobs import the task from `comparison`.
+    # Those who are measured import this module, which must not exist twice.
     sys.path.insert(0, str(HERE))
     import_module("batch").main()
