@@ -1,10 +1,16 @@
 """A real Kubernetes for tests: etcd, kube-apiserver and kube-controller-manager on loopback, and `kubelet` for nodes.
 
+As a program, it is a cluster with one node, for examples, until Ctrl-C; it builds what is missing::
+
+    pip install aiohttp trustme pytest
+    python -m tests.beds.kubernetes     # prints what to set
+
 All state is below one folder. The programs come from ``KUBEBUILDER_ASSETS`` where that is set and has all three, else
 from where `kubernetes_build` puts them; etcd is Debian's. What this cannot show: a scheduler, images, networks of pods,
 anything newer than Kubernetes 1.20 where the programs are Debian's.
 """
 
+import argparse
 import base64
 import contextlib
 import fcntl
@@ -15,6 +21,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -459,3 +466,35 @@ class Node:
                 pass
         self.kill()
         self._output.close()
+
+
+def main() -> None:
+    """Run a cluster with one node, for the namespace ``default``."""
+    parser = argparse.ArgumentParser(description="A small Kubernetes on this machine; pods are processes.")
+    parser.add_argument("--folder", type=Path, help="for all of its state (default: a temporary one)")
+    options = parser.parse_args()
+    # What "python" means in a container here.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    if not os.environ.get("KUBEBUILDER_ASSETS"):
+        print("Building kube-apiserver, unless it is there; this takes some minutes.", flush=True)
+        kubernetes_build.build(kubernetes_build.cache_folder())
+    with tempfile.TemporaryDirectory() as temporary:
+        cluster = Cluster(options.folder or Path(temporary, "kubernetes"))
+        node = None
+        try:
+            cluster.start()
+            node = Node(cluster, "default")
+            node.ensure()
+            print(f"export KUBECONFIG={cluster.kubeconfig}", flush=True)
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            signal.pause()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            if node is not None:
+                node.close()
+            cluster.stop()
+
+
+if __name__ == "__main__":
+    main()

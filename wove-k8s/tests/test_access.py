@@ -92,9 +92,12 @@ async def test_an_api_server_that_is_not_there_is_named_without_credentials(
     [
         (
             {"load_config_options": {"config_file": "/nowhere/kubeconfig"}},
-            "no configuration of Kubernetes can be loaded",
+            "no configuration of Kubernetes can be loaded (FileNotFoundError: there is no kubeconfig at /nowhere/kubeconfig)",
         ),
-        ({"load_config_options": {"contxt": "staging"}}, "unexpected keyword argument 'contxt'"),
+        (
+            {"load_config_options": {"config_file": __file__, "contxt": "staging"}},
+            "unexpected keyword argument 'contxt'",
+        ),
         ({"in_cluster": True}, "no configuration of Kubernetes can be loaded"),
         ({"batch_api": "nowhere.at_all:api"}, "batch_api leads to no configuration"),
         ({"job_factory": "nowhere.at_all:make"}, "job_factory: 'nowhere.at_all:make' cannot be imported"),

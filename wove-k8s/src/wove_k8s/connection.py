@@ -20,6 +20,7 @@ from wove_k8s.settings import Settings
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _HOST_VARIABLE = "KUBERNETES_SERVICE_HOST"
+_PATH_VARIABLE = "KUBECONFIG"
 _ANSWER_SECONDS = 20.0
 _CONNECT_SECONDS = 4.0
 # Of a watch: how long the server may keep silent. It sends a bookmark every minute.
@@ -235,11 +236,19 @@ def _configuration(settings: Settings) -> Any:
     if is_in_cluster(settings):
         config.load_incluster_config(client_configuration=made, **options)
     else:
-        options.setdefault("config_file", os.environ.get("KUBECONFIG"))
+        options["config_file"] = _kubeconfig(options)
         loading = config.load_kube_config(client_configuration=made, **options)
         # It may start a program that gets credentials, and wait for it.
         asyncio.run(loading)
     return made
+
+
+def _kubeconfig(options: Mapping[str, Any]) -> str:
+    """Return the path, or the paths as KUBECONFIG joins them, of kubeconfigs of which one is there."""
+    paths = str(options.get("config_file") or os.environ.get(_PATH_VARIABLE) or Path.home() / ".kube" / "config")
+    if not any(Path(path).expanduser().is_file() for path in paths.split(os.pathsep)):
+        raise FileNotFoundError(f"there is no kubeconfig at {paths}")
+    return paths
 
 
 def _default_configuration() -> Any:
@@ -276,9 +285,7 @@ def find_namespace(settings: Settings) -> str:
         if settings.batch_api is None and settings.load_config:
             if is_in_cluster(settings):
                 return (_SERVICE_ACCOUNT / "namespace").read_text().strip()
-            contexts, current = config.list_kube_config_contexts(
-                settings.load_config_options.get("config_file") or os.environ.get("KUBECONFIG")
-            )
+            contexts, current = config.list_kube_config_contexts(_kubeconfig(settings.load_config_options))
             wanted = settings.load_config_options.get("context")
             chosen = next((each for each in contexts if each["name"] == wanted), current)
             return str(chosen["context"].get("namespace") or "default")
