@@ -1,6 +1,5 @@
 """A Dask scheduler and workers under nannies, as real processes and as the kit's `Deployment`."""
 
-import os
 import subprocess
 import sys
 import time
@@ -28,8 +27,9 @@ class Scheduler:
         port: where it listens.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, process: "subprocess.Popen[bytes]") -> None:
         self.port = port
+        self._process = process
         self._client = Client(self.address(), set_as_default=False)
 
     def address(self, port: int | None = None) -> str:
@@ -63,6 +63,11 @@ class Scheduler:
             assert time.monotonic() < deadline, f"There are {len(self.workers())} workers instead of {count}."
             time.sleep(0.02)
 
+    def kill(self) -> None:
+        """Kill the scheduler; return when it is gone."""
+        self._process.kill()
+        self._process.wait()
+
     def close(self) -> None:
         """Close the tests' client."""
         self._client.close()
@@ -87,7 +92,7 @@ def running_scheduler(directory: Path) -> Iterator[Scheduler]:
         process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         try:
             wait_for_port(port, process, seconds=_SECONDS)
-            scheduler = Scheduler(port)
+            scheduler = Scheduler(port, process)
             try:
                 yield scheduler
             finally:
@@ -153,16 +158,3 @@ class DaskDeployment(RelayedDeployment):
             time.sleep(_SETTLE_SECONDS)
             seen, again = self.scheduler.tasks(), seen
         return seen
-
-
-def pids_of(worker: AnnouncedWorker) -> list[int]:
-    """Return the processes of a worker's group."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            group = int(stat.read_text().rpartition(")")[2].split()[2])
-        except OSError:
-            continue
-        if group == worker.pid:
-            found.append(int(stat.parent.name))
-    return sorted(found, key=lambda pid: (pid != os.getpid(), pid))
