@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from wove.backend.apart import Apart, Pickled
 from wove.backend.payload import build_backend_payload, split_payload
 from wove.backend.signing import sign_payload
 from wove.backend.threads import in_daemon_thread
@@ -19,7 +20,7 @@ _CALLABLES_KEPT = 32
 # Keys and signatures are hexadecimal SHA-256.
 _PLACEHOLDER = "0" * 64
 
-_SCALARS = (bool, int, float, complex, type(None))
+_SCALARS = (bool, int, float, complex, type(None), Apart, Pickled)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,9 @@ class BackendAdapter:
         exclusive_runs: whether the first worker that begins a run is the only one that ever may, for backends that
             start a job again by themselves after its worker has died. Otherwise another worker may take over when the
             first has not been heard for its lease.
+        carries_apart: whether `submit` takes large arguments apart from the payload: ``frame["apart"]`` is a list of
+            `wove.backend.apart.Apart`, the same object for every run that needs it, and the worker announces them with
+            `wove.backend.apart.values_apart` before it executes the payload.
         capabilities: what the backend can do beyond submitting, out of `CAPABILITIES`; chooses the scenarios of the
             conformance kit.
         limitations: for each other one of `CAPABILITIES`, a sentence that says why; the documentation shows it.
@@ -78,6 +81,7 @@ class BackendAdapter:
     max_payload_bytes: int | None = None
     poll_interval: float = 5.0
     exclusive_runs: bool = False
+    carries_apart: bool = False
     capabilities: ClassVar[frozenset[str]] = frozenset()
     limitations: ClassVar[Mapping[str, str]] = {}
 
