@@ -25,6 +25,7 @@ class RayDeployment(Deployment):
     def __init__(self, cluster: RayCluster) -> None:
         self.cluster = cluster
         self._occupant: Any = None
+        self._occupied: set[str] = set()
         self._connect()
 
     @property
@@ -46,8 +47,10 @@ class RayDeployment(Deployment):
 
     def stop_workers(self) -> None:
         """Let the node take no task: all of its processors are in use. To start another one takes long."""
+        before = self._references()
         self._occupant = ray.remote(_make_occupant()).options(num_cpus=CPUS).remote()
         ray.get(self._occupant.is_there.remote())
+        self._occupied = self._references() - before
 
     def kill_worker(self) -> None:
         """Kill the node, and the processes that execute tasks on it."""
@@ -59,7 +62,12 @@ class RayDeployment(Deployment):
 
     def leftovers(self) -> Collection[str]:
         """Return the objects and the ends of tasks that this process refers to, and that processors are in use."""
-        return set(ray._private.worker.global_worker.core_worker.get_all_reference_counts()) | self._in_use()
+        free = ray.available_resources().get("CPU", 0)
+        busy = free < ray.cluster_resources().get("CPU", 0) and self._occupant is None
+        return self._references() - self._occupied | ({"a processor"} if busy else set())
+
+    def _references(self) -> set[str]:
+        return set(ray._private.worker.global_worker.core_worker.get_all_reference_counts())
 
     def close(self) -> None:
         """Disconnect."""
@@ -67,10 +75,6 @@ class RayDeployment(Deployment):
 
     def _connect(self) -> None:
         ray.init(self.address, log_to_driver=False, logging_level="WARNING")
-
-    def _in_use(self) -> set[str]:
-        free = ray.available_resources().get("CPU", 0)
-        return {"a processor"} if free < ray.cluster_resources().get("CPU", 0) and self._occupant is None else set()
 
 
 class ClientDeployment(RayDeployment):
@@ -95,12 +99,11 @@ class ClientDeployment(RayDeployment):
         """Open the relay."""
         self.relay.open()
 
-    def leftovers(self) -> Collection[str]:
-        """Return what the server keeps for this process, and that processors are in use."""
+    def _references(self) -> set[str]:
         from ray.util.client import ray as client
 
         held = client.get_context().client_worker.reference_count
-        return {each.hex() for each, count in held.items() if count > 0} | self._in_use()
+        return {each.hex() for each, count in held.items() if count > 0}
 
     def close(self) -> None:
         """Disconnect."""

@@ -33,7 +33,9 @@ class RayProcesses(AnnouncedWorker):
 
     def __init__(self, *options: str, directory: Path) -> None:
         command = [_RAY, "start", "--block", "--disable-usage-stats", "--include-log-monitor=false", _STORE, *options]
-        super().__init__(command, announcement=_STARTED, env=QUIET | {"WOVE_SPOOL_DIR": str(directory / "spool")})
+        # Workers find the tasks of the tests beside this file.
+        own = {"WOVE_SPOOL_DIR": str(directory / "spool"), "PYTHONPATH": str(Path(__file__).parent)}
+        super().__init__(command, announcement=_STARTED, env=QUIET | own)
         self._seconds = _START_SECONDS
 
     def ensure(self) -> None:

@@ -18,7 +18,7 @@ class OnRay(AdapterConformance):
     heartbeat_seconds = 1.5
     outage_seconds = 2.0
     stop_seconds = 2.0
-    step_seconds = 60.0
+    step_seconds = 90.0
     cancel_seconds = 10.0
     fail_fast_seconds = 15.0
     exit_seconds = 5.0

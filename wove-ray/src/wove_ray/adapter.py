@@ -11,7 +11,8 @@ from wove.integrations.gathering import Gathering
 from wove_ray.settings import read_settings
 
 if TYPE_CHECKING:
-    from wove_ray.runs import Runs, Submitted
+    from wove.backend.apart import Apart
+    from wove_ray.runs import Runs, Submission, Submitted
 
 # Through Ray Client every byte passes the head's process; what is larger waits at the callback receiver instead.
 _LARGEST_THROUGH_CLIENT = 256 * 1024
@@ -33,6 +34,7 @@ class RayAdapter(BackendAdapter):
 
     required_modules = ("ray",)
     install_hint = "pip install wove-ray"
+    carries_apart = True
     capabilities = frozenset(
         "cancel_queued cancel_running_async cancel_running_sync deduplicate detect_dead_process detect_dead_worker "
         "detect_lost_job graceful_stop max_argument_20mb queues_without_worker separate_process".split()
@@ -79,7 +81,11 @@ class RayAdapter(BackendAdapter):
             ConnectionError: Ray does not answer.
         """
         # A run that is submitted again is the run that there is.
-        new = [payload for payload, _ in submissions if payload["run_id"] not in self._inflight]
+        new = [
+            (payload, frame.get("apart") or ())
+            for payload, frame in submissions
+            if payload["run_id"] not in self._inflight
+        ]
         for run in await self._submitted(new) if new else ():
             self._track(run)
         return [self._inflight[payload["run_id"]] for payload, _ in submissions]
@@ -126,11 +132,15 @@ class RayAdapter(BackendAdapter):
             raise RuntimeError(f"The adapter {self.name!r} has not been started.")
         return self._runs
 
-    async def _submitted(self, payloads: list[dict[str, Any]]) -> "Sequence[Submitted]":
+    async def _submitted(self, submissions: "list[Submission]") -> "Sequence[Submitted]":
         runs = self._connected
-        if self._is_quick(payloads):
-            return runs.submit(payloads)
-        submitting = asyncio.ensure_future(in_daemon_thread(runs.submit, payloads))
+        arguments = [argument for _, apart in submissions for argument in apart]
+        if self._is_quick(submissions, arguments):
+            return runs.submit(submissions)
+        if arguments:
+            # However long it takes: that is a matter of their size.
+            await in_daemon_thread(runs.store, arguments)
+        submitting = asyncio.ensure_future(in_daemon_thread(runs.submit, submissions))
         try:
             submitted = await asyncio.wait_for(asyncio.shield(submitting), _ANSWER_SECONDS if runs.is_client else None)
         except (TimeoutError, asyncio.CancelledError) as error:
@@ -141,11 +151,12 @@ class RayAdapter(BackendAdapter):
         self._exported = True
         return submitted
 
-    def _is_quick(self, payloads: list[dict[str, Any]]) -> bool:
+    def _is_quick(self, submissions: "list[Submission]", arguments: "list[Apart]") -> bool:
         """Tell whether submitting needs no answer of anybody and takes no time."""
         runs = self._connected
-        if not self._exported or runs.is_client or not runs.knows_nodes or len(payloads) > _FEW:
+        if arguments or len(submissions) > _FEW or runs.is_client or not (self._exported and runs.knows_nodes):
             return False
+        payloads = (payload for payload, _ in submissions)
         sizes = (len(each.get("callable_pickle", "")) + len(each.get("args_pickle", "")) for each in payloads)
         return sum(sizes) < _SMALL_BYTES
 

@@ -1,5 +1,6 @@
 """What Ray's workers execute, and how Ray is told about it."""
 
+import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,12 +23,15 @@ def _make_execute() -> Callable[..., None]:
     """
     once_seconds = _ONCE_SECONDS
 
-    def execute(body: bytes) -> None:
+    def execute(body: bytes, *stored: bytes) -> None:
         import pickle
 
+        from wove.backend.apart import values_apart
         from wove.integrations.worker import run
 
-        run(pickle.loads(body), once_seconds=once_seconds)
+        payload, keys = pickle.loads(body)
+        with values_apart(dict(zip(keys, stored, strict=True))):
+            run(payload, once_seconds=once_seconds)
 
     return execute
 
@@ -50,14 +54,17 @@ class RemoteRun:
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"remote_options: Ray refuses them: {error}") from error
 
-    def submit(self, task_name: str, body: bytes) -> Any:
+    def submit(self, payload: Mapping[str, Any], stored: Mapping[str, Any]) -> Any:
         """Submit a payload, and return Ray's reference to its end.
 
         Args:
-            task_name: how it is called in Ray's lists.
-            body: the pickled payload.
+            payload: the payload.
+            stored: Ray's references to arguments that travel apart from it, by their keys.
         """
-        return self._called(task_name).remote(body)
+        # Bytes are what Ray carries fastest: they are neither looked at nor pickled again.
+        body = pickle.dumps((payload, list(stored)), protocol=pickle.HIGHEST_PROTOCOL)
+        name = str(payload.get("task_name") or payload.get("task_id"))
+        return self._called(name).remote(body, *stored.values())
 
     def _called(self, task_name: str) -> Any:
         if self._has_name:

@@ -1,13 +1,14 @@
 """The runs that Ray has: submitted, cancelled, and heard of again when they end. Blocking, from any thread."""
 
-import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import ray
 
+from wove.backend.apart import Apart
 from wove.errors import DeliveryError
 from wove_ray import session
 from wove_ray.remote import RemoteRun
@@ -18,6 +19,8 @@ from wove_ray.settings import Settings
 _TRUST_SECONDS = 10.0
 
 Ended = Callable[["Submitted", BaseException | None], None]
+# A payload, and the arguments that travel apart from it.
+Submission = tuple[Mapping[str, Any], Sequence[Apart]]
 
 
 class Submitted:
@@ -64,6 +67,9 @@ class Runs:
         self._ended = ended
         self._remote = RemoteRun(settings.remote_options)
         self._fits_until = 0.0
+        # Ray forgets an object when neither we nor a task refers to it any more.
+        self._stored: WeakKeyDictionary[Apart, Any] = WeakKeyDictionary()
+        self._storing = threading.Lock()
         self._rejoining = threading.Lock()
         self.is_client = session.join(settings)
 
@@ -72,17 +78,29 @@ class Runs:
         """Whether it was seen a moment ago that some node can run a task."""
         return time.monotonic() < self._fits_until
 
-    def submit(self, payloads: Sequence[Mapping[str, Any]]) -> list[Submitted]:
-        """Submit payloads.
+    def store(self, arguments: Iterable[Apart]) -> None:
+        """Put arguments into Ray's store, each once for as long as somebody wants it.
+
+        Raises:
+            ConnectionError: the session is lost and cannot be made again.
+        """
+        self._rejoin()
+        with self._storing:
+            for argument in arguments:
+                if argument not in self._stored:
+                    self._stored[argument] = ray.put(argument.data)
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Submitted]:
+        """Submit payloads. Arguments that are not in the store yet are put there.
 
         Raises:
             DeliveryError: no node can run them, and they shall not wait for one.
             ConnectionError: the session is lost and cannot be made again.
         """
-        self._rejoin()
+        self.store(argument for _, apart in submissions for argument in apart)
         if not self.knows_nodes:
             self._check_nodes()
-        submitted = [self._submit(payload) for payload in payloads]
+        submitted = [self._submit(*submission) for submission in submissions]
         if self.is_client:
             # Ray Client sends in the background; when the last one has its name, all have arrived.
             submitted[-1].ref.hex()
@@ -105,11 +123,9 @@ class Runs:
         """Leave the session."""
         session.leave()
 
-    def _submit(self, payload: Mapping[str, Any]) -> Submitted:
-        # Bytes are what Ray carries fastest: they are neither looked at nor pickled again.
-        body = pickle.dumps(payload, protocol=pickle.HIGHEST_PROTOCOL)
-        name = str(payload.get("task_name") or payload.get("task_id"))
-        return Submitted(str(payload["run_id"]), self._remote.submit(name, body))
+    def _submit(self, payload: Mapping[str, Any], arguments: Iterable[Apart]) -> Submitted:
+        stored = {argument.key: self._stored[argument] for argument in arguments}
+        return Submitted(str(payload["run_id"]), self._remote.submit(payload, stored))
 
     def _watch(self, run: Submitted) -> None:
         def done(future: Any) -> None:
@@ -133,5 +149,6 @@ class Runs:
             return
         with self._rejoining:
             if not ray.is_initialized():
+                self._stored.clear()
                 session.leave()
                 self.is_client = session.join(self._settings)
