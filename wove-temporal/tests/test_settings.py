@@ -89,6 +89,7 @@ def test_an_id_that_not_every_server_takes_is_hashed() -> None:
         ({"tls": True}, "tls belongs below 'connect_options', for example 'connect_options': {'tls': True}"),
         ({"connect_options": {"namespace": "a"}}, "connect_options['namespace'] is set by Wove"),
         ({"connect_options": {"tsl": True}}, "connect_options: no key named 'tsl'. Did you mean 'tls'?"),
+        ({"connect_options": {"tls": "yes"}}, "connect_options['tls'] must be True, False or a"),
         ({"connect_options": {"api_key": ""}}, "connect_options['api_key'] must be a text that is not empty"),
         ({"heartbeat_timeout": 0}, "heartbeat_timeout must be a positive number of seconds, for example 60; it is 0."),
         ({"heartbeat_timeout": "5"}, "heartbeat_timeout must be a positive number of seconds"),

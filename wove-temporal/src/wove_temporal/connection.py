@@ -129,7 +129,7 @@ async def connect(settings: Settings, *, where: str) -> Connection:
         client = await Client.connect(settings.target_host, namespace=settings.namespace, **options)
     except RPCError as error:
         raise _translated(error, settings.target_host) from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise ConfigurationError(f"{where}: connect_options: Temporal's client does not take them: {error}") from error
     except RuntimeError as error:
         # The SDK's one class for everything that goes wrong below gRPC: https://github.com/temporalio/sdk-python

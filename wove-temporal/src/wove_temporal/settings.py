@@ -89,6 +89,12 @@ def _prefix(value: object) -> str:
     return value
 
 
+def _tls(value: object) -> object:
+    if not isinstance(value, bool) and not hasattr(value, "server_root_ca_cert"):
+        raise ValueError("True, False or a temporalio.service.TLSConfig")
+    return value
+
+
 def _duration(value: object) -> timedelta:
     if isinstance(value, timedelta):
         value = value.total_seconds()
@@ -148,7 +154,7 @@ _OWN: Mapping[str, Setting] = {
 # What Temporal's users know from Client.connect:
 # https://python.temporal.io/temporalio.client.Client.html#connect
 _CONNECTING: Mapping[str, Setting] = {
-    "tls": Setting(accept_anything, "True"),
+    "tls": Setting(_tls, "True"),
     "api_key": Setting(check_text, "os.environ['TEMPORAL_API_KEY']"),
     "data_converter": Setting(accept_anything, "a DataConverter"),
     "plugins": Setting(accept_anything, "[MyPlugin()]"),

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         importlib.import_module(name)
     try:
         asyncio.run(_serve(options))
-    except (RuntimeError, RPCError) as error:
+    except ConnectionError as error:
         print(f"{_MODULE}: {error}", file=sys.stderr)
         return 1
     return 0
@@ -60,7 +60,10 @@ async def _serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     connecting = _connecting(options)
-    client = await Client.connect(**connecting)
+    try:
+        client = await Client.connect(**connecting)
+    except (RuntimeError, RPCError) as error:
+        raise ConnectionError(f"Temporal at {connecting['target_host']} cannot be reached: {error}") from error
     worker = Worker(
         client,
         task_queue=options.task_queue,
