@@ -182,7 +182,7 @@ _SBATCH: Mapping[str, Setting] = {
     "constraint": Setting(_word, "'rack1&gpu'"),
 }
 _OPTION_NAMES = {"time_limit": "time", "cpus_per_task": "cpus-per-task"}
-_FOR_SBATCH_ALONE = ("command", "sbatch", "job_name_prefix", "export", "setup")
+_FOR_SBATCH_ALONE = ("command", "job_name_prefix", "export", "setup")
 
 
 def read_settings(config: Mapping[str, Any], *, name: str = "slurm") -> Settings:
