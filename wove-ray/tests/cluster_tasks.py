@@ -12,7 +12,8 @@ def variable(name: str) -> str | None:
 
 
 def own_name() -> str | None:
-    return ray.get_runtime_context().get_task_name()
+    name: str | None = ray.get_runtime_context().get_task_name()
+    return name
 
 
 def insist(board: str, label: str) -> None:

@@ -1,5 +1,6 @@
 """A Ray cluster as the kit's `Deployment`, with a session of this process that the adapter finds."""
 
+import logging
 from collections.abc import Collection
 from typing import Any, ClassVar
 
@@ -74,7 +75,7 @@ class RayDeployment(Deployment):
         ray.shutdown()
 
     def _connect(self) -> None:
-        ray.init(self.address, log_to_driver=False, logging_level="WARNING")
+        ray.init(self.address, log_to_driver=False, logging_level=logging.WARNING)
 
 
 class ClientDeployment(RayDeployment):

@@ -81,7 +81,7 @@ class RayAdapter(BackendAdapter):
             ConnectionError: Ray does not answer.
         """
         # A run that is submitted again is the run that there is.
-        new = [
+        new: list[Submission] = [
             (payload, frame.get("apart") or ())
             for payload, frame in submissions
             if payload["run_id"] not in self._inflight
