@@ -9,6 +9,8 @@ AWS_KEYS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", 
 AWS_CALLBACK = {"callback_host": "0.0.0.0", "callback_port": 9010, "callback_url": os.environ.get("WOVE_CALLBACK_URL")}
 # Pods reach this process at the WOVE_CALLBACK_URL; those of the stand-in are processes of this machine.
 K8S_CALLBACK = {"callback_host": "0.0.0.0", "callback_port": 9010, "callback_url": os.environ.get("WOVE_CALLBACK_URL")}
+# Nodes of a cluster, too; those of the stand-in are this machine.
+SLURM_CALLBACK = K8S_CALLBACK if K8S_CALLBACK["callback_url"] else {}
 
 WOVE_CONFIG = {
     "default_environment": "embedded",
@@ -55,6 +57,21 @@ WOVE_CONFIG = {
                 "image": os.environ.get("WOVE_K8S_IMAGE", "registry.example.org/wove-quickstart"),
                 **(K8S_CALLBACK if K8S_CALLBACK["callback_url"] else {}),
             },
+            "delivery_timeout": 600.0,
+        },
+        # A Temporal worker; start one with:  python -m wove_temporal.worker --address localhost:7233 --task-queue wove
+        "temporal": {
+            "executor": "temporal",
+            "executor_config": {
+                "target_host": os.environ.get("WOVE_TEMPORAL_ADDRESS", "localhost:7233"),
+                "task_queue": "wove",
+            },
+            "delivery_timeout": 120.0,
+        },
+        # Slurm; start a cluster of one node with:  python -m tests.beds.slurm /tmp/wove-slurm
+        "slurm": {
+            "executor": "slurm",
+            "executor_config": {"partition": os.environ.get("WOVE_SLURM_PARTITION"), **SLURM_CALLBACK},
             "delivery_timeout": 600.0,
         },
     },
