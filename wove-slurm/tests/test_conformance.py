@@ -13,6 +13,8 @@ class TestSlurm(AdapterConformance):
     adapter_class = SlurmAdapter
     subject = "slurm"
 
+    # Each task is a process that has to be started.
+    step_seconds = 60.0
     # A controller starts jobs about once a second.
     delivery_timeout = 3.0
     outage_seconds = 2.0

@@ -97,6 +97,10 @@ class Logs:
         """
         if self._folder is not None and not keep:
             shutil.rmtree(self._folder, ignore_errors=True)
+            try:
+                self._folder.parent.rmdir()
+            except OSError:
+                pass  # Somebody else's are there, too.
             self._folder = None
 
 
