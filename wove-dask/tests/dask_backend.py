@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from wove.testing.servers import free_port
 
 # Dask's command, beside the interpreter that runs the tests.
 DASK = str(Path(sys.executable).with_name("dask"))
-_SECONDS = 30.0
+# A machine that is busy takes its time to start a process.
+_SECONDS = 80.0
 _SETTLE_SECONDS = 0.05
 
 
@@ -142,7 +144,9 @@ class DaskDeployment(RelayedDeployment):
 
     def ensure_worker(self) -> None:
         """Start workers unless they are there; those that were killed are replaced by their nannies."""
-        super().ensure_worker()
+        # Importing Dask takes most of the time that a start takes.
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(AnnouncedWorker.ensure, self.workers))
         self.scheduler.wait_for_workers(len(self.workers))
 
     def kill_worker(self) -> None:

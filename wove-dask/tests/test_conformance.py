@@ -24,6 +24,8 @@ class TestDask(AdapterConformance):
     heartbeat_seconds = 1.5
     outage_seconds = 2.0
     stop_seconds = 2.0
+    # An interpreter with all that Dask imports takes its time to end, above all on a machine that is busy.
+    exit_seconds = 6.0
 
     @pytest.fixture
     def deployment(self, cluster: DaskDeployment) -> DaskDeployment:

@@ -15,7 +15,8 @@ from wove.testing import tasks
 from wove.testing.stage import Stage
 from wove_dask import DaskAdapter
 
-SECONDS = 30.0
+# A machine that is busy takes its time to start a worker.
+SECONDS = 80.0
 
 
 class DeafAdapter(DaskAdapter):
@@ -39,8 +40,9 @@ def stage(deployment: DaskDeployment) -> Iterator[Stage]:
         yield stage
 
 
-def assert_both_workers_are_free(stage: Stage) -> None:
+def assert_both_workers_are_free(deployment: DaskDeployment, stage: Stage) -> None:
     """Whatever Dask has started again would be executed by now."""
+    deployment.ensure_worker()
     running = stage.begin_map(tasks.attend_for, range(2), board=stage.board.address, label="both")
     stage.board.wait_for("both", count=2, seconds=SECONDS)
     stage.board.release("both")
@@ -57,7 +59,7 @@ def test_a_task_whose_worker_dies_is_reported_at_once_and_not_executed_again(
     assert isinstance(error, DeliveryOrphanedError)
     assert error.state == "failed"
     assert "has left the cluster" in str(error)
-    assert_both_workers_are_free(stage)
+    assert_both_workers_are_free(deployment, stage)
     assert len(stage.board.visits("doomed")) == 1
 
 
@@ -69,7 +71,7 @@ def test_a_task_that_dask_starts_again_is_refused_by_the_weave(deployment: DaskD
     error = running.failure(SECONDS)
     assert isinstance(error, DeliveryOrphanedError)
     assert "it is not executed a second time" in str(error)
-    assert_both_workers_are_free(stage)
+    assert_both_workers_are_free(deployment, stage)
     assert len(stage.board.visits("repeated")) == 1
 
 

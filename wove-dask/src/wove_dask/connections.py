@@ -129,6 +129,8 @@ class BorrowedConnection(Connection):
         loop: asyncio.AbstractEventLoop = self._client.loop.asyncio_loop
         if loop is asyncio.get_running_loop():
             return await function(*args)
+        if not loop.is_running():
+            raise ConnectionError(f"{self._where}: the loop of the Dask client that was given as 'client' has ended.")
 
         async def called() -> T:
             return await function(*args)

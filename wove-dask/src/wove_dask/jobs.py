@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -26,6 +27,8 @@ _GRACE_SECONDS = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.02, 0.25, 1.5
 # Dask groups what it shows by the part of a key before the first dash.
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_]+")
+
+logger = logging.getLogger("wove")
 
 Report = Callable[[str, JobState], object]
 Submission = tuple[dict[str, Any], dict[str, Any]]
@@ -127,7 +130,10 @@ class Jobs:
 
     async def close(self) -> None:
         """Follow no task any more, and let go of those that are not over."""
-        await self._connection.run(self._stop_following)
+        try:
+            await self._connection.run(self._stop_following)
+        except ConnectionError as error:  # The project's own client has ended before, and everything with it.
+            logger.debug("%s", error)
 
     async def _submit(self, client: Client, handles: list[Submitted], submissions: Sequence[Submission]) -> None:
         self._departures = departures_of(client)

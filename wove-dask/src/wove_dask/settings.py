@@ -148,7 +148,7 @@ def _client_options(where: str, own: Mapping[str, Any]) -> dict[str, Any]:
     if "client" in own:
         for key in ("address", "client_options"):
             if key in own:
-                raise ConfigurationError(f"{where}: {key} is for environments without 'client': the client is made.")
+                raise ConfigurationError(f"{where}: {key} is for environments without 'client': that has its own.")
     for key, advice in _NOT_FOR_CLIENTS.items():
         if key in given:
             raise ConfigurationError(f"{where}: client_options[{key!r}] is not taken. {advice}.")
