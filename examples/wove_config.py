@@ -33,6 +33,12 @@ WOVE_CONFIG = {
         "celery": {"executor": "celery", "executor_config": {"broker_url": REDIS_URL}, "delivery_timeout": 120.0},
         # A Taskiq worker; start one with:  python -m wove_taskiq.worker --url redis://127.0.0.1:6379/0
         "taskiq": {"executor": "taskiq", "executor_config": {"broker": REDIS_URL}, "delivery_timeout": 120.0},
+        # A Dask cluster; start one with:  dask scheduler --port 8786  and  dask worker tcp://127.0.0.1:8786
+        "dask": {
+            "executor": "dask",
+            "executor_config": {"address": os.environ.get("WOVE_DASK_ADDRESS", "tcp://127.0.0.1:8786")},
+            "delivery_timeout": 120.0,
+        },
         # A Ray cluster; start one with:  ray start --head
         "ray": {
             "executor": "ray",

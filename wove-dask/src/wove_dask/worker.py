@@ -59,7 +59,7 @@ def execute(payload: bytes) -> str:
     return run.run_id
 
 
-class Stopper(WorkerPlugin):
+class Stopper(WorkerPlugin):  # type: ignore[misc]
     """Stops tasks of Wove when the scheduler takes them back, and when their worker ends.
 
     Dask itself lets a running task go on: https://github.com/dask/distributed/issues/4694. One per worker, which calls
