@@ -1,6 +1,7 @@
 """What the adapter leaves alone at Dask, what it shares, and which clients it takes."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,12 @@ from distributed import Client, get_client
 
 import wove
 from tests.support.waiting import wait_until
-from wove import weave
+from wove import BackendAdapterEnvironmentExecutor, weave
 from wove.errors import ConfigurationError, DeliveryError, DeliveryTimeoutError
 from wove.testing import tasks
 from wove.testing.servers import free_port
 from wove.testing.stage import Stage
+from wove_dask import DaskAdapter
 
 # A machine that is busy takes its time to start a worker.
 SECONDS = 80.0
@@ -96,6 +98,25 @@ def test_a_task_that_no_worker_can_take_is_reported_at_once_and_in_its_timeout(
     error = running.failure(SECONDS)
     assert isinstance(error, DeliveryTimeoutError)
     assert said in str(error)
+
+
+def test_an_argument_of_a_whole_map_stays_with_the_weave_and_no_message_of_dask_s_holds_it(stage: Stage) -> None:
+    payloads: list[dict[str, Any]] = []
+
+    class NotingAdapter(DaskAdapter):
+        async def submit_many(self, submissions: Any) -> Any:
+            payloads.extend(payload for payload, _ in submissions)
+            return await super().submit_many(submissions)
+
+    def measured(item: int, blob: bytes) -> int:
+        return item + len(blob)
+
+    stage.configure(BackendAdapterEnvironmentExecutor("dask", adapter_class=NotingAdapter))
+    values = stage.begin_map(measured, range(8), blob=tasks.make_blob(20_000_000)).result(SECONDS)
+    assert values == [20_000_000 + item for item in range(8)]
+    assert len(payloads) == 8
+    assert max(len(json.dumps(payload)) for payload in payloads) < 64 * 1024
+    assert len({json.dumps(payload["apart"]) for payload in payloads}) == 1
 
 
 def test_a_detached_task_outlives_its_weave(stage: Stage) -> None:

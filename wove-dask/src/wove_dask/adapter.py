@@ -32,6 +32,8 @@ class DaskAdapter(BackendAdapter):
     install_hint = "pip install wove-dask"
     max_payload_bytes = _LARGEST_PAYLOAD
     exclusive_runs = True
+    # Dask's own way, scattering, would lose an argument with the worker that has it, and every task that needs it.
+    claims_apart = True
     capabilities = frozenset(
         "cancel_queued cancel_running_async cancel_running_sync deduplicate detect_dead_process detect_dead_worker "
         "detect_lost_job graceful_stop max_argument_20mb queues_without_worker separate_process".split()
