@@ -8,7 +8,7 @@ import pytest
 from slurm_backend import SlurmDeployment
 
 from tests.beds.slurm import SlurmBed
-from wove.errors import DeliveryError, DeliveryOrphanedError, TaskCancelledError
+from wove.errors import DeliveryError, DeliveryOrphanedError, DeliveryTimeoutError, TaskCancelledError
 from wove.testing import Visit, tasks
 from wove.testing.stage import Stage, poll_until
 
@@ -114,6 +114,14 @@ def test_what_slurm_will_never_start_is_given_up(stage: Stage, deployment: Slurm
     assert "Slurm cannot start the job" in str(error)
     assert "PartitionTimeLimit" in str(error)
     poll_until(lambda: deployment.leftovers() == [], seconds=SECONDS, what="nothing is left")
+
+
+def test_a_timeout_says_what_the_job_has_been_waiting_for(stage: Stage, deployment: SlurmDeployment) -> None:
+    deployment.stop_workers()
+    error = stage.begin(tasks.add, {"delivery_timeout": 6.0}, left=1, right=2).failure(SECONDS)
+    assert isinstance(error, DeliveryTimeoutError)
+    assert "DRAINED" in str(error)
+    deployment.ensure_worker()
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ class SlurmAdapter(BackendAdapter):
             await self._unwanted.add(submission)
 
     async def watch(self) -> AsyncIterator[tuple[str, JobState]]:
-        """Yield the runs whose jobs are over, or will never begin."""
+        """Yield the runs whose jobs are over, will never begin, or wait for something else than before."""
         watcher = self._started
         while True:
             await watcher.wait()

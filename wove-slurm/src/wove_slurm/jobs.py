@@ -55,6 +55,7 @@ class Job:
         in_doubt: whether there may be another job of this name, because an answer was lost.
         detached: whether it may outlive its weave.
         seen: what Slurm said last.
+        waits_for: why it waits, as far as the weave has been told.
         misses: how many times in a row Slurm has not known it.
         hopeless_since: since when it waits for what it can never get.
         unwanted: whether it is to be cancelled; `told` says when Slurm has been asked last.
@@ -71,6 +72,7 @@ class Job:
         "seen",
         "told",
         "unwanted",
+        "waits_for",
     )
 
     def __init__(self, key: str, *, run_id: str, name: str, in_doubt: bool = False) -> None:
@@ -80,6 +82,7 @@ class Job:
         self.in_doubt = in_doubt
         self.detached = False
         self.seen: Row | None = None
+        self.waits_for: str | None = None
         self.misses = 0
         self.hopeless_since: float | None = None
         self.unwanted = False

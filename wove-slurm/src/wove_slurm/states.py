@@ -84,6 +84,11 @@ class Row:
         return self.phase not in ("queued", "running")
 
     @property
+    def waits_for(self) -> str | None:
+        """Why it has not begun, in Slurm's word; None where it has, or Slurm does not say."""
+        return self.reason if self.phase == "queued" and self.reason not in _SAYS_NOTHING else None
+
+    @property
     def is_hopeless(self) -> bool:
         """Whether it waits for what it can never get."""
         return self.phase == "queued" and _HOPELESS.fullmatch(self.reason) is not None

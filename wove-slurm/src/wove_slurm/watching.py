@@ -80,7 +80,7 @@ class Watcher:
             await asyncio.sleep(min(seconds, _HURRY_SECONDS))
 
     async def look(self) -> News:
-        """Ask Slurm once, and return the runs whose jobs are over.
+        """Ask Slurm once, and return the runs whose jobs are over, or wait for something else than before.
 
         Raises:
             ConnectionError: the controller does not answer.
@@ -130,6 +130,7 @@ class Watcher:
         news = [(job.run_id, self._over(job)) for job in asked if self._is_over(job, is_missing=job in missing)]
         over = {run_id for run_id, _ in news}
         living = [job for job in asked if job.run_id not in over]
+        news += self._waiting(living)
         news += self._give_up([job for job in living if self._is_hopeless(job, now)], now)
         self._insist([job for job in living if job.unwanted and now - (job.told or now) > _CANCEL_AGAIN_SECONDS], now)
         return news
@@ -163,6 +164,17 @@ class Watcher:
             state = JobState("gone", reason=f"{what} has ended, or was cancelled before it began")
         self._logs.remove(path)
         return state
+
+    def _waiting(self, jobs: Sequence[Job]) -> News:
+        """Return why jobs wait, where that has changed: should a weave lose its patience, its error says so."""
+        news = []
+        for job in jobs:
+            reason = job.seen.waits_for if job.seen is not None else None
+            if reason != job.waits_for:
+                job.waits_for = reason
+                told = f"Slurm's job {job.key} waits: {reason}" if reason else None
+                news.append((job.run_id, JobState("queued" if reason else "running", reason=told)))
+        return news
 
     def _is_hopeless(self, job: Job, now: float) -> bool:
         if job.unwanted or job.seen is None or not job.seen.is_hopeless:
