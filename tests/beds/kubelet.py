@@ -123,13 +123,15 @@ class Kubelet:
         node: the node's name.
         namespace: whose pods it runs.
         folder: for logs, volumes and the list of processes.
+        relist_seconds: how often it looks whether a process has ended; 0: it is told.
     """
 
-    def __init__(self, api: Api, node: str, namespace: str, folder: Path) -> None:
+    def __init__(self, api: Api, node: str, namespace: str, folder: Path, *, relist_seconds: float = 0.0) -> None:
         self._api = api
         self._node = node
         self._namespace = namespace
         self._folder = folder
+        self._relist_seconds = relist_seconds
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -324,6 +326,7 @@ class Kubelet:
         try:
             await self._report(pod, "Running", {"running": {"startedAt": started}})
             await self._wait(pod, process)
+            await self._relist()
         finally:
             kill_group(process, signal.SIGKILL)  # Children that outlive their container.
             await process.wait()
@@ -341,6 +344,11 @@ class Kubelet:
         except TimeoutError:
             kill_group(process, signal.SIGKILL)
             await process.wait()
+
+    async def _relist(self) -> None:
+        """Wait until the kubelet looks again: all ends are seen at the same moments."""
+        if self._relist_seconds:
+            await asyncio.sleep(-asyncio.get_running_loop().time() % self._relist_seconds)
 
     async def _end(self, process: asyncio.subprocess.Process, grace: float) -> None:
         """TERM, at most so many seconds, KILL."""
@@ -438,7 +446,7 @@ async def serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, done.set)
     api = Api(options.kubeconfig)
-    kubelet = Kubelet(api, options.node, options.namespace, options.folder)
+    kubelet = Kubelet(api, options.node, options.namespace, options.folder, relist_seconds=options.relist_seconds)
     await kubelet.register()
     work = [loop.create_task(kubelet.give_signs_of_life())]
     if options.idle:
@@ -461,6 +469,7 @@ def main() -> None:
     parser.add_argument("namespace")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--node", default="wove-test-node")
+    parser.add_argument("--relist-seconds", type=float, default=0.0, help="how often it looks for ended processes")
     parser.add_argument("--idle", action="store_true", help="run no pods")
     asyncio.run(serve(parser.parse_args()))
 

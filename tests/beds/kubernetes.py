@@ -229,6 +229,7 @@ class Cluster:
     def _prepare(self) -> None:
         authority = trustme.CA(organization_name="wove-test")
         server = authority.issue_cert(HOST, "localhost", "kubernetes", "kubernetes.default.svc")
+        authority.cert_pem.write_to_path(str(self.folder / "authority.pem"))
         server.private_key_and_cert_chain_pem.write_to_path(str(self.folder / "server.pem"))
         (self.folder / "server.pem").chmod(0o600)
         users = {"admin": secrets.token_hex(16), "limited": secrets.token_hex(16)}
@@ -393,9 +394,10 @@ class Node:
         cluster: where it registers.
         namespace: whose pods it runs.
         idle: it only gives signs of life. Kubernetes gives up no node where all are dead, so there has to be one.
+        relist_seconds: how often it looks whether a process has ended; 0: it is told.
     """
 
-    def __init__(self, cluster: Cluster, namespace: str, *, idle: bool = False) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, *, idle: bool = False, relist_seconds: float = 0.0) -> None:
         self.folder = cluster.folder / f"node-{namespace}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._output = (self.folder / "output").open("w+b")
@@ -407,6 +409,7 @@ class Node:
             namespace,
             str(self.folder),
             f"--node=node-{namespace}",
+            f"--relist-seconds={relist_seconds}",
             *(["--idle"] if idle else []),
         ]
         self._process: subprocess.Popen[bytes] | None = None
