@@ -41,7 +41,8 @@ class BatchServer:
         }
         options = [f"--env={name}={value}" for name, value in variables.items()]
         command = [sys.executable, str(SERVER), str(self.port), "--folder", str(folder), *options]
-        self._process = AnnouncedWorker(command, announcement="ready")
+        # It notices sooner that a process has ended, so that the tests need not wait for that.
+        self._process = AnnouncedWorker(command, announcement="ready", env={"BATCH_TEST_LOOK_SECONDS": "0.1"})
         self._process.ensure()
         self.batch = self.client("batch")
         self.s3 = self.client("s3")

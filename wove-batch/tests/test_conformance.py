@@ -14,6 +14,8 @@ class OnBatch(AdapterConformance):
     """The kit with time for a process to be started for each task, also where many tests run at once."""
 
     step_seconds = 60.0
+    prompt_seconds = 5.0
+    heartbeat_seconds = 3.0
     dead_job_seconds = 25.0
     cancel_seconds = 10.0
     stop_seconds = 2.0

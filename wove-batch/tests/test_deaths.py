@@ -123,7 +123,7 @@ def test_the_jobs_of_a_map_that_is_given_up_end(server: BatchServer, stage: Stag
     stage.configure(payload_bucket=BUCKET)
     running = stage.begin_map(tasks.attend_for, [1, 2, 3, 4], board=stage.board.address, label="map")
     visits = stage.board.wait_for("map", count=4, seconds=SECONDS)
-    assert {job["jobId"].partition(":")[1] for job in server.jobs("RUNNING")} == {":"}, "elements of an array"
+    assert any(":" in job["jobId"] for job in server.jobs("RUNNING")), "elements of an array"
     running.abandon()
     assert running.wait(SECONDS)
     for visit in visits:
