@@ -13,9 +13,11 @@ import inspect
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from wove.backend.apart import values_apart
 from wove.backend.failures import can_travel, normalize_exception
 from wove.backend.frames import deserialize_frame, frame_to_bytes
 from wove.backend.stopping import Interruption
@@ -70,10 +72,13 @@ class TaskExecution:
 
     Args:
         frame: a ``run_task`` command or a payload; its callable and arguments as objects, or still pickled.
+        apart: pickled arguments that have travelled apart from it, see `wove.backend.apart`; None where somebody else
+            has announced them, or there are none.
     """
 
-    def __init__(self, frame: Mapping[str, Any]) -> None:
+    def __init__(self, frame: Mapping[str, Any], *, apart: Mapping[str, bytes] | None = None) -> None:
         self._frame = frame
+        self._apart = apart
         self._ids = {"run_id": frame["run_id"], "task_id": frame.get("task_id")}
         self._name = str(frame.get("task_name") or frame.get("task_id") or frame["run_id"])
         self._interruption = Interruption()
@@ -169,7 +174,8 @@ class TaskExecution:
     def _load(self) -> tuple[Callable[..., Any], dict[str, Any]]:
         frame = self._frame
         if "callable" not in frame:
-            frame = deserialize_frame({**frame, "type": "run_task"})
+            with values_apart(self._apart) if self._apart else nullcontext():
+                frame = deserialize_frame({**frame, "type": "run_task"})
         function = frame["callable"]
         if not callable(function):
             raise SerializationError(f"Task {self._name!r}: the callable is a {type(function).__name__}.")

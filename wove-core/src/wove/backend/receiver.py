@@ -40,7 +40,15 @@ class ReceiverSession:
         self._callback.join(self._inbox, settings, any_run=any_run)
         self._open = True
 
-    def open_run(self, run_id: str, *, lease: float, body: bytes | None = None, exclusive: bool = False) -> str | None:
+    def open_run(
+        self,
+        run_id: str,
+        *,
+        lease: float,
+        body: bytes | None = None,
+        exclusive: bool = False,
+        apart: Mapping[str, bytes] | None = None,
+    ) -> str | None:
         """Expect the events of a run.
 
         Args:
@@ -49,6 +57,7 @@ class ReceiverSession:
             body: what a worker may fetch of the run's payload, see `split_payload`.
             exclusive: only the first worker that begins to execute the run may ever do so; otherwise another one may
                 take over when the first has not been heard for its lease.
+            apart: arguments that a worker may fetch beside the payload, by their digests.
 
         Returns:
             The key with which the worker signs, for ``payload["callback_key"]``; None where the worker derives it from
@@ -60,7 +69,7 @@ class ReceiverSession:
         """
         if not self._open:
             raise RuntimeError("The receiver session is closed; open another one.")
-        run = self._callback.open(run_id, self._inbox, lease=lease, claim=body, exclusive=exclusive)
+        run = self._callback.open(run_id, self._inbox, lease=lease, claim=body, exclusive=exclusive, apart=apart)
         return run.key if self.settings.security in (None, "signed") else None
 
     def request_cancel(self, run_id: str) -> None:

@@ -10,6 +10,7 @@ from wove.backend.active_runs import active_runs
 from wove.backend.admission import check_payload, delivery_policy, event_key, is_seconds
 from wove.backend.events import Clock, Event, EventSender
 from wove.backend.execution import TaskExecution, cancelled_event, error_event, final_event_bytes, too_large
+from wove.backend.fetched import fetched_values
 from wove.backend.heartbeat import DEFAULT_LEASE, Heartbeat
 from wove.backend.once import once_guard
 from wove.backend.payload import join_payload
@@ -255,7 +256,10 @@ class WorkerRun:
         payload = self._fetched()
         if payload is None:
             return False
-        self._execution = TaskExecution(payload)
+        apart = self._fetched_apart()
+        if apart is None:
+            return False
+        self._execution = TaskExecution(payload, apart=apart)
         if self._stopped:
             self._execution.stop()
         elif self._told_to_stop():
@@ -270,6 +274,17 @@ class WorkerRun:
         try:
             body = self._sender.fetch(claim["size"])
             return None if body is None else join_payload(self._payload, body)
+        except (EventRefusedError, ValueError, KeyError, TypeError) as error:
+            self._deliver_failure(error)
+            return None
+
+    def _fetched_apart(self) -> Mapping[str, bytes] | None:
+        """Return the arguments that wait apart from the payload; None where they are not given to this worker."""
+        tickets = self._payload.get("apart")
+        if not tickets:
+            return {}
+        try:
+            return fetched_values().collect(tickets, lambda digest, size: self._sender.fetch(size, apart=digest))
         except (EventRefusedError, ValueError, KeyError, TypeError) as error:
             self._deliver_failure(error)
             return None

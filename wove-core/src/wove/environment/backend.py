@@ -120,7 +120,7 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         link.on_failure(self._events.put_nowait)
         self._key, self._link = key, link
         self._packer = Packer(_packing(self._name, link))
-        self._parting = Parting() if link.adapter.carries_apart else None
+        self._parting = Parting() if link.adapter.carries_apart or link.adapter.claims_apart else None
 
     async def _usable_class(self, environment: str) -> type[BackendAdapter]:
         if self._adapter_class is None:
@@ -202,7 +202,13 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         if self._parting is not None:
             frame = await self._parting.part(frame)
         payload, body = await self._packer.pack(frame, lease=lease, limit=min(limits, default=None))
-        key = link.receiver.open_run(run.run_id, lease=lease, body=body, exclusive=link.adapter.exclusive_runs)
+        key = link.receiver.open_run(
+            run.run_id,
+            lease=lease,
+            body=body,
+            exclusive=link.adapter.exclusive_runs,
+            apart={each.key: each.data for each in frame.get("apart", ())} if link.adapter.claims_apart else None,
+        )
         if key is not None:
             payload["callback_key"] = key
         self._runs[run.run_id] = run
@@ -278,6 +284,7 @@ def _packing(name: str, link: AdapterLink) -> Packing:
         results="pickle" if settings.pickles else "json",
         security=settings.security if shares else None,
         secret=settings.secret if shares else None,
+        lists_apart=link.adapter.claims_apart,
     )
 
 

@@ -33,6 +33,8 @@ class Packing:
         results: ``"pickle"`` or ``"json"``.
         security: ``callback_security`` where it is ``"env:VAR"``, else None.
         secret: what payloads are signed with where they are.
+        lists_apart: whether payloads list the arguments that travel apart from them, because workers fetch those from
+            the receiver.
     """
 
     adapter: str
@@ -40,6 +42,7 @@ class Packing:
     results: Literal["pickle", "json"]
     security: str | None = None
     secret: bytes | None = field(default=None, repr=False)
+    lists_apart: bool = False
 
 
 class Packer:
@@ -88,6 +91,8 @@ class Packer:
         whole = build_backend_payload(frame, callback_url=packing.callback_url, adapter=packing.adapter)
         whole["lease"] = lease
         whole["results"] = packing.results
+        if packing.lists_apart and frame.get("apart"):
+            whole["apart"] = [{"digest": each.key, "size": len(each.data)} for each in frame["apart"]]
         # What is filled in later counts for the size already.
         if packing.security is None:
             whole["callback_key"] = _PLACEHOLDER

@@ -64,6 +64,9 @@ class BackendAdapter:
         carries_apart: whether `submit` takes large arguments apart from the payload: ``frame["apart"]`` is a list of
             `wove.backend.apart.Apart`, the same object for every run that needs it, and the worker announces them with
             `wove.backend.apart.values_apart` before it executes the payload.
+        claims_apart: whether large arguments stay with the callback receiver, apart from the payload, where each worker
+            process fetches them once, however many items of a map need them. For backends whose worker processes
+            execute many runs; nothing is left to `submit` then.
         capabilities: what the backend can do beyond submitting, out of `CAPABILITIES`; chooses the scenarios of the
             conformance kit.
         limitations: for each other one of `CAPABILITIES`, a sentence that says why; the documentation shows it.
@@ -82,6 +85,7 @@ class BackendAdapter:
     poll_interval: float = 5.0
     exclusive_runs: bool = False
     carries_apart: bool = False
+    claims_apart: bool = False
     capabilities: ClassVar[frozenset[str]] = frozenset()
     limitations: ClassVar[Mapping[str, str]] = {}
 
