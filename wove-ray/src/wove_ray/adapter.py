@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wove.backend.threads import in_daemon_thread
+from wove.backend.types import FINAL_EVENTS
 from wove.integrations.base import BackendAdapter, JobState
 from wove.integrations.gathering import Gathering
 from wove_ray.settings import read_settings
@@ -21,6 +23,8 @@ _FEW, _SMALL_BYTES = 8, 64 * 1024
 # How long Ray may take to accept tasks, or a cancel.
 _ANSWER_SECONDS = 8.0
 _CLOSE_SECONDS = 3.0
+# From when on Ray is to tell of a task's end. Each of its calls disturbs whatever this process does.
+_UNWATCHED_SECONDS = 0.1
 
 logger = logging.getLogger("wove")
 
@@ -57,6 +61,7 @@ class RayAdapter(BackendAdapter):
         self._unwanted: Gathering[Submitted] = Gathering(self._stop)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watching: asyncio.TimerHandle | None = None
         self._exported = self._closed = False
         await in_daemon_thread(self._join)
         if self._connected.is_client:
@@ -98,10 +103,14 @@ class RayAdapter(BackendAdapter):
             submission.unwanted = True
             await self._unwanted.add(submission)
 
-    def heard(self, run_id: str) -> None:
-        """Take note that a task has begun."""
+    def heard(self, run_id: str, event_type: str) -> None:
+        """Take note that a task has begun, or that nothing more is expected of it."""
         run = self._inflight.get(run_id)
-        if run is not None and not run.begun:
+        if run is None:
+            return
+        if event_type in FINAL_EVENTS:
+            self._forget(run)
+        elif not run.begun:
             run.begun = True
             if not run.unwanted:
                 self._disarm(run_id)
@@ -117,7 +126,7 @@ class RayAdapter(BackendAdapter):
         if self._runs is None:
             return
         await self._unwanted.close(_CLOSE_SECONDS)
-        for timer in self._timers.values():
+        for timer in (*self._timers.values(), *filter(None, [self._watching])):
             timer.cancel()
         left = [run for run in self._inflight.values() if run.unwanted]
         if left and self._settings.force_cancel is None:
@@ -167,10 +176,29 @@ class RayAdapter(BackendAdapter):
 
     def _track(self, run: "Submitted") -> None:
         self._inflight[run.run_id] = run
-        if run.over:
-            self._loop.call_soon(self._inflight.pop, run.run_id, None)
-        elif self._settings.queue_timeout is not None:
+        if self._settings.queue_timeout is not None:
             self._arm(run, self._settings.queue_timeout, self._give_up_waiting)
+        if self._watching is None:
+            self._watching = self._loop.call_later(_UNWATCHED_SECONDS, self._watch_late)
+
+    def _watch_late(self) -> None:
+        """Ask Ray about the tasks whose events have not come soon. Most are over by now, and cost nothing."""
+        self._watching = None
+        now = time.monotonic()
+        unwatched = [run for run in self._inflight.values() if not run.watched]
+        late = [run for run in unwatched if now - run.since >= _UNWATCHED_SECONDS]
+        if late:
+            self._spawn(self._watch_now(late))
+        if len(late) < len(unwatched):
+            self._watching = self._loop.call_later(_UNWATCHED_SECONDS, self._watch_late)
+
+    async def _watch_now(self, runs: "list[Submitted]") -> None:
+        for run in runs:
+            run.watched = True
+        if self._connected.is_client or len(runs) > _FEW:
+            await in_daemon_thread(self._connected.watch, runs)
+        else:
+            self._connected.watch(runs)
 
     def _on_end(self, run: "Submitted", error: BaseException | None) -> None:
         # On a thread of Ray's.
@@ -182,14 +210,21 @@ class RayAdapter(BackendAdapter):
     def _take_end(self, run: "Submitted", error: BaseException | None) -> None:
         from wove_ray.ends import state_of
 
-        self._inflight.pop(run.run_id, None)
+        if self._inflight.get(run.run_id) is run:
+            self._forget(run)
+            self._news.put_nowait((run.run_id, state_of(error)))
+
+    def _forget(self, run: "Submitted") -> None:
+        del self._inflight[run.run_id]
         self._disarm(run.run_id)
-        self._news.put_nowait((run.run_id, state_of(error)))
+        run.ref = None
 
     # --- tasks that do not stop, and tasks that do not begin ---
 
     async def _stop(self, runs: "list[Submitted]") -> None:
         force = self._settings.force_cancel
+        # Their events are not heard any more.
+        await self._watch_now([run for run in runs if not run.watched])
         await self._answered(self._connected.cancel, runs, force=force is True)
         if force is None:
             for run in runs:

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,18 +29,22 @@ class Submitted:
 
     Attributes:
         run_id: the run.
+        since: when it was submitted, on the monotonic clock.
         ref: Ray's reference to the task's end; None when that has come.
         begun: whether a worker has been heard of.
         unwanted: whether the run is to be cancelled.
+        watched: whether Ray is to tell when the task ends.
     """
 
-    __slots__ = ("begun", "ref", "run_id", "unwanted")
+    __slots__ = ("begun", "ref", "run_id", "since", "unwanted", "watched")
 
     def __init__(self, run_id: str, ref: Any) -> None:
         self.run_id = run_id
+        self.since = time.monotonic()
         self.ref = ref
         self.begun = False
         self.unwanted = False
+        self.watched = False
 
     @property
     def over(self) -> bool:
@@ -104,9 +109,14 @@ class Runs:
         if self.is_client:
             # Ray Client sends in the background; when the last one has its name, all have arrived.
             submitted[-1].ref.hex()
-        for each in submitted:
-            self._watch(each)
         return submitted
+
+    def watch(self, runs: Iterable[Submitted]) -> None:
+        """Let Ray tell when tasks end."""
+        for run in runs:
+            ref = run.ref
+            if ref is not None:
+                ref.future().add_done_callback(partial(self._done, run))
 
     def cancel(self, runs: Iterable[Submitted], *, force: bool) -> None:
         """Interrupt tasks, or kill the processes that execute them. Those that wait are withdrawn."""
@@ -127,12 +137,9 @@ class Runs:
         stored = {argument.key: self._stored[argument] for argument in arguments}
         return Submitted(str(payload["run_id"]), self._remote.submit(payload, stored))
 
-    def _watch(self, run: Submitted) -> None:
-        def done(future: Any) -> None:
-            run.ref = None
-            self._ended(run, future.exception())
-
-        run.ref.future().add_done_callback(done)
+    def _done(self, run: Submitted, future: Any) -> None:
+        run.ref = None
+        self._ended(run, future.exception())
 
     def _check_nodes(self) -> None:
         why = None if self._settings.queue_timeout is not None else self.misfit()

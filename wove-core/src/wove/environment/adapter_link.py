@@ -138,7 +138,7 @@ class AdapterLink:
         if inbox is not None:
             inbox(event)
         if self._listens:
-            self.adapter.heard(event["run_id"])
+            self.adapter.heard(event["run_id"], event["type"])
 
     async def _watch(self) -> None:
         """Pass on what the adapter says about jobs; start it again whenever it ends."""

@@ -158,9 +158,13 @@ class BackendAdapter:
         """Yield ``(run_id, state)`` as the backend pushes news; used only where a class overrides it."""
         raise NotImplementedError(f"{type(self).__name__} does not implement watch()")
 
-    def heard(self, run_id: str) -> None:
+    def heard(self, run_id: str, event_type: str) -> None:
         """Take note that a worker has reported something about a run, which tells a run that has begun from one that
-        waits. The default does nothing. Called for every event, and must not block.
+        waits, and a run that is over from both. The default does nothing. Called for every event, and must not block.
+
+        Args:
+            run_id: the run.
+            event_type: such as ``"task_started"``; those of `wove.backend.types.FINAL_EVENTS` end the run.
         """
 
     async def close(self) -> None:
