@@ -355,3 +355,60 @@ async def test_a_plain_payload_is_answered_to_a_server_that_expects_no_run() -> 
         assert events[1]["result"] == 5
     finally:
         await server.stop()
+
+
+# --- backends that deliver a job once ---
+
+
+def _length(text: str) -> int:
+    return len(text)
+
+
+def _wait_for(path: str) -> str:
+    deadline = time.monotonic() + 30.0
+    while not os.path.exists(path):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return "released"
+
+
+async def test_a_short_task_of_a_backend_that_delivers_once_needs_one_event() -> None:
+    async with _owner() as owner:
+        payload = await owner.payload(_length, text="abc")
+        await asyncio.to_thread(run, payload, delivered_once=True)
+        assert (await owner.recv())["result"] == 3
+
+
+async def test_a_longer_task_of_a_backend_that_delivers_once_is_heard_of_while_it_runs(tmp_path: Path) -> None:
+    async with _owner() as owner:
+        payload = await owner.payload(_wait_for, path=str(tmp_path / "go"))
+        running = asyncio.create_task(asyncio.to_thread(run, payload, delivered_once=True))
+        assert (await owner.recv())["type"] == "task_started"
+        (tmp_path / "go").touch()
+        assert (await owner.outcome())["result"] == "released"
+        await running
+
+
+async def test_what_waits_at_the_receiver_is_fetched_without_a_start(tmp_path: Path) -> None:
+    async with _owner() as owner:
+        payload = await owner.payload(_length, text="x" * 10_000, limit=2000)
+        assert "claim" in payload
+        await asyncio.to_thread(run, payload, delivered_once=True)
+        assert (await owner.outcome())["result"] == 10_000
+
+
+async def test_a_backend_that_delivers_once_leaves_nothing_on_the_worker_s_host(tmp_path: Path) -> None:
+    async with _owner() as owner:
+        await asyncio.to_thread(run, await owner.payload(_length, text="abc"), delivered_once=True)
+        await owner.outcome()
+    assert [path for path in (tmp_path / "spool").rglob("*") if path.is_file()] == []
+
+
+async def test_a_task_that_comes_after_its_time_is_not_executed_by_a_backend_that_delivers_once() -> None:
+    async with _owner() as owner:
+        payload = await owner.payload(_length, text="abc")
+        payload["deadline"] = time.time() - 1.0
+        await asyncio.to_thread(run, payload, delivered_once=True)
+        event = await owner.outcome()
+    assert event["type"] == "task_error"
+    assert "after its delivery_timeout" in event["error"]["message"]

@@ -31,7 +31,7 @@ def _make_execute() -> Callable[..., None]:
 
         payload, keys = pickle.loads(body)
         with values_apart(dict(zip(keys, stored, strict=True))):
-            run(payload, once_seconds=once_seconds)
+            run(payload, once_seconds=once_seconds, delivered_once=True)
 
     return execute
 

@@ -42,6 +42,8 @@ class WorkerRun:
         clock: the time to go by.
         kept: where outcomes are kept; the host's spool if omitted.
         once_seconds: how long this host remembers the result of an idempotency key; None looks for no equal ones.
+        delivered_once: the backend delivers no job twice, and takes back those that are given up: begin without asking,
+            and keep nothing for another delivery.
 
     Raises:
         ValueError: the payload lacks a field, or was made by a later version of Wove.
@@ -57,8 +59,10 @@ class WorkerRun:
         clock: Clock | None = None,
         kept: Spool | None = None,
         once_seconds: float | None = None,
+        delivered_once: bool = False,
     ) -> None:
         check_payload(payload)
+        self._delivered_once = delivered_once
         self._execution: TaskExecution | None = None
         self._payload = payload
         self._ids = {"run_id": payload["run_id"], "task_id": payload.get("task_id")}
@@ -94,7 +98,7 @@ class WorkerRun:
             DeliveryError: the weave refuses this worker, or cannot be reached for what is needed from it.
         """
         with self._busy:
-            kept = self._spool.load(self._name)
+            kept = None if self._delivered_once else self._spool.load(self._name)
             if kept is not None:
                 self._hand_over(kept)
                 return False
@@ -153,7 +157,7 @@ class WorkerRun:
             self._has_final = True
             final = self._sender.event(self._encoded(event))
             self._heartbeat.flush()
-            if event["type"] != "task_cancelled":
+            if event["type"] != "task_cancelled" and not self._delivered_once:
                 self._spool.save(self._name, final)
             if event["type"] == "task_result" and self._once is not None:
                 self._once.remember(final.body)
@@ -203,6 +207,10 @@ class WorkerRun:
 
     def _announced(self) -> bool:
         start = self._heartbeat.start_event()
+        if self._delivered_once:
+            # Whoever beats posts it, if the task has not ended by then.
+            self._heartbeat.begin(start)
+            return not self._is_late()
         reply = self._asked(start)
         if reply is not None and reply.status in (401, 403):
             raise self._sender.refusal(reply)
@@ -234,6 +242,10 @@ class WorkerRun:
         if self._spool.has_finished(self._name):
             log.info("Run %s has been executed on this host already.", self._ids["run_id"])
             return True
+        return self._is_late()
+
+    def _is_late(self) -> bool:
+        """Tell whether nobody waits for the run any more, by the clock; that is reported."""
         deadline = self._payload.get("deadline")
         if not is_seconds(deadline) or self._sender.clock.wall() <= deadline:
             return False
@@ -326,6 +338,8 @@ class WorkerRun:
             if error.status not in (400, 413):
                 raise
             reply = self._sender.deliver(self._in_place_of(final, error), limit=limit)
+        if self._delivered_once:
+            return
         if reply.accepted:
             self._spool.mark_finished(self._name)
         self._spool.remove(self._name)
@@ -334,5 +348,6 @@ class WorkerRun:
         """Return the event that says why the receiver did not take the outcome."""
         reason = too_large(self._ids, size=len(final.body), limit=None) if error.status == 413 else error
         instead = self._sender.event(self._encoded(error_event(self._ids, reason, source="transport")))
-        self._spool.save(self._name, instead)
+        if not self._delivered_once:
+            self._spool.save(self._name, instead)
         return instead
