@@ -16,7 +16,7 @@ from temporalio.client import Client
 
 from tests.support.servers import HOST
 from wove.errors import DeliveryOrphanedError, TaskCancelledError
-from wove.testing import tasks
+from wove.testing import FaultProxy, tasks
 from wove.testing.servers import free_port
 from wove.testing.stage import Stage
 
@@ -63,6 +63,24 @@ def test_a_task_in_a_workflow_of_the_project_stops_when_its_weave_does(stage: St
     (visit,) = stage.board.wait_for("project", seconds=SECONDS)
     running.abandon()
     assert stage.board.wait_for_end(visit, seconds=SECONDS) != "released"
+
+
+# --- large arguments ---
+
+
+def test_an_input_that_all_items_of_a_map_need_crosses_once(project: TemporalDeployment, stage: Stage) -> None:
+    def digest_for(item: int, blob: bytes) -> str:
+        return f"{item} {tasks.digest(blob)}"
+
+    port, token = free_port(), "shared-inputs-token"
+    table = os.urandom(3_000_000)
+    with FaultProxy((HOST, port)) as proxy:
+        url = proxy.url(f"/wove/events/{token}")
+        stage.configure(callback_port=port, callback_token=token, callback_url=url)
+        digests = stage.begin_map(digest_for, range(12), blob=table).result(SECONDS)
+        fetched = [request for request in proxy.requests() if request.method == "GET"]
+    assert digests == [f"{item} {tasks.digest(table)}" for item in range(12)]
+    assert len(fetched) == 1
 
 
 # --- jobs that others end, or that get lost ---

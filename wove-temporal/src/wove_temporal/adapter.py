@@ -28,6 +28,7 @@ class TemporalAdapter(BackendAdapter):
     required_modules = ("temporalio",)
     install_hint = "pip install wove-temporal"
     max_payload_bytes = _LARGEST_PAYLOAD
+    claims_apart = True
     capabilities = frozenset(
         "cancel_queued cancel_running_async cancel_running_sync deduplicate detect_dead_process detect_dead_worker "
         "detect_lost_job graceful_stop max_argument_20mb queues_without_worker separate_process".split()
@@ -69,9 +70,9 @@ class TemporalAdapter(BackendAdapter):
         """Yield how jobs have ended, as soon as the server says so."""
         return self._opened.watch()
 
-    def heard(self, run_id: str) -> None:
-        """Take note that a worker has reported something about a run, so that it is not started again."""
-        self._opened.heard(run_id)
+    def heard(self, run_id: str, event_type: str = "") -> None:
+        """Take note that a run has begun, so that it is not started again, or is over."""
+        self._opened.heard(run_id, event_type)
 
     async def close(self) -> None:
         """Wait for no job any more, and drop the connection."""

@@ -5,6 +5,7 @@ import logging
 
 from temporalio.service import RPCError, RPCStatusCode
 
+from wove.backend.types import FINAL_EVENTS
 from wove.integrations.base import JobState
 from wove.serialization import describe
 from wove_temporal.jobs import End, Jobs, Submitted
@@ -12,6 +13,8 @@ from wove_temporal.jobs import End, Jobs, Submitted
 # After a question that the server could not answer.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 _CLOSE_SECONDS = 1.0
+# Most tasks are over before this time, and their own events say so: the server need not be asked about them.
+_PATIENCE = 0.25
 # How often a job that has reached no worker is started again.
 _STARTS_AGAIN = 2
 
@@ -37,34 +40,50 @@ class Followers:
         self.news: asyncio.Queue[tuple[str, JobState]] = asyncio.Queue()
         self._jobs = jobs
         self._followed: dict[str, Submitted] = {}
+        self._waiting: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def follow(self, submitted: Submitted) -> None:
-        """Begin to wait for a job, unless that is being done already."""
+        """Begin to wait for a job soon, unless that is being done already."""
         run_id = submitted.job.run_id
-        if run_id in self._followed:
-            return
-        self._followed[run_id] = submitted
-        task = asyncio.get_running_loop().create_task(self._follow(submitted))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if run_id not in self._followed:
+            self._followed[run_id] = submitted
+            loop = asyncio.get_running_loop()
+            self._waiting[run_id] = loop.call_later(_PATIENCE, self._begin, submitted)
 
     def find(self, job_id: str) -> Submitted | None:
         """Return the job with an id of Temporal's, if there is one that has not ended."""
         return next((each for each in self._followed.values() if each.job.id == job_id), None)
 
-    def heard(self, run_id: str) -> None:
-        """Take note that a worker has reported something about a run."""
+    def heard(self, run_id: str, event_type: str) -> None:
+        """Take note of an event of a run."""
         submitted = self._followed.get(run_id)
-        if submitted is not None:
-            submitted.heard = True
+        if submitted is None:
+            return
+        submitted.heard = True
+        waiting = self._waiting.get(run_id)
+        if waiting is not None and event_type in FINAL_EVENTS:
+            waiting.cancel()
+            self._forget(run_id)
 
     async def close(self) -> None:
         """Wait for no job any more."""
+        for waiting in self._waiting.values():
+            waiting.cancel()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=_CLOSE_SECONDS)
+
+    def _begin(self, submitted: Submitted) -> None:
+        del self._waiting[submitted.job.run_id]
+        task = asyncio.get_running_loop().create_task(self._follow(submitted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _forget(self, run_id: str) -> None:
+        self._followed.pop(run_id, None)
+        self._waiting.pop(run_id, None)
 
     async def _follow(self, submitted: Submitted) -> None:
         try:
@@ -76,7 +95,7 @@ class Followers:
                 end = await self._end_of(submitted)
             self.news.put_nowait((submitted.job.run_id, end.state))
         finally:
-            self._followed.pop(submitted.job.run_id, None)
+            self._forget(submitted.job.run_id)
 
     async def _end_of(self, submitted: Submitted) -> End:
         pause = _FIRST_PAUSE

@@ -56,9 +56,9 @@ class Session:
         self._followers.follow(submitted)
         return submitted
 
-    def heard(self, run_id: str) -> None:
-        """Take note that a worker has reported something about a run."""
-        self._followers.heard(run_id)
+    def heard(self, run_id: str, event_type: str) -> None:
+        """Take note of an event of a run."""
+        self._followers.heard(run_id, event_type)
 
     async def cancel(self, submitted: Submitted) -> None:
         """End a job that is queued, and ask one that runs to stop. Does nothing for one that is over.
