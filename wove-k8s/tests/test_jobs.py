@@ -22,6 +22,8 @@ def _tidy(deployment: KubernetesDeployment) -> Iterator[None]:
     yield
     jobs = f"/apis/batch/v1/namespaces/{deployment.namespace}/jobs"
     deployment.cluster.call("DELETE", f"{jobs}?propagationPolicy=Background")
+    # The same runs come again.
+    _wait_until_gone(deployment)
 
 
 @asynccontextmanager
@@ -143,7 +145,7 @@ async def test_a_cancelled_job_leaves_nothing(deployment: KubernetesDeployment) 
 def _wait_until_gone(deployment: KubernetesDeployment) -> None:
     # The Secret goes a moment after the Job.
     what = "Job and Secret are gone"
-    poll_until(lambda: not any("report" in each for each in deployment.leftovers()), seconds=30.0, what=what)
+    poll_until(lambda: not any("wove-" in each for each in deployment.leftovers()), seconds=60.0, what=what)
 
 
 async def test_a_cancel_spares_a_later_job_of_the_same_name(deployment: KubernetesDeployment) -> None:

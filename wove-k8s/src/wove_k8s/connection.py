@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from aiohttp import ClientConnectorError, ClientError, ClientTimeout
 from kubernetes.aio import client, config
 from kubernetes.aio.config import ConfigException
+from yaml import YAMLError
 
 from wove.backend.threads import in_daemon_thread
 from wove.errors import ConfigurationError
@@ -206,7 +207,16 @@ def make_client(settings: Settings, where: str) -> Any:
         return client.ApiClient(_configuration(settings))
     except ConfigurationError:
         raise
-    except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+    except (
+        ConfigException,
+        YAMLError,
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ImportError,
+    ) as error:
         raise ConfigurationError(
             f"{where}: {_what_failed(settings)} ({type(error).__name__}: {error}). In a pod of the cluster give "
             "'in_cluster': True; elsewhere a kubeconfig, for example "
@@ -289,6 +299,6 @@ def find_namespace(settings: Settings) -> str:
             wanted = settings.load_config_options.get("context")
             chosen = next((each for each in contexts if each["name"] == wanted), current)
             return str(chosen["context"].get("namespace") or "default")
-    except (OSError, ConfigException, KeyError, TypeError):
-        pass
+    except (ConfigException, YAMLError, OSError, LookupError, TypeError):
+        pass  # Making the client will say what is wrong.
     return "default"
