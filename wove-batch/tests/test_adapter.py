@@ -3,7 +3,8 @@
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -274,6 +275,33 @@ async def test_beside_a_client_the_options_are_those_of_s3(server: BatchServer, 
     async with started(config) as adapter:
         await adapter.submit(*submission("both-1"))
         assert server.objects() == ["wove-both-1.json"]
+
+
+def deny(client: Any, *operations: str) -> None:
+    """Let a client's requests be answered as AWS does where the policy lacks something."""
+    error = {"Code": "AccessDeniedException", "Message": "User: me is not authorized to perform this"}
+    parsed = {"Error": error, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    for operation in operations:
+        client.meta.events.register(
+            f"before-call.batch.{operation}", lambda **_: (SimpleNamespace(status_code=403), parsed)
+        )
+
+
+async def test_credentials_that_may_only_submit_are_enough(server: BatchServer, config: dict[str, Any]) -> None:
+    with closing(server.client("batch")) as client:
+        deny(client, "DescribeJobQueues", "DescribeJobDefinitions")
+        async with started({**config, "client": client}) as adapter:
+            handle = await adapter.submit(*submission("humble-1"))
+    assert server.job(handle.job_id)["jobName"] == "wove-humble-1"
+
+
+async def test_what_the_policy_lacks_is_named(server: BatchServer, config: dict[str, Any]) -> None:
+    with closing(server.client("batch")) as client:
+        deny(client, "SubmitJob")
+        async with started({**config, "client": client}) as adapter:
+            with pytest.raises(DeliveryError, match=r"does not allow SubmitJob: .* The README of wove-batch") as raised:
+                await adapter.submit(*submission("denied-1"))
+    assert "c2VjcmV0" not in str(raised.value)
 
 
 async def test_readers_of_the_account_are_warned_of(config: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:

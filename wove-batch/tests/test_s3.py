@@ -3,6 +3,9 @@ agree with ours."""
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -172,6 +175,31 @@ def test_a_failure_that_passes_is_tried_again() -> None:
     with answering(503, b"", then=b"0123456789") as url:
         body = read_range(f"{url}/bucket/key", 2, 3, region=REGION, credentials=Credentials("id", "hush"))
     assert body == b"234"
+
+
+def run_worker(environ: dict[str, str]) -> tuple[int, str]:
+    """Return the exit code of the job's program and what it complains of."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "wove_batch.worker"],
+        env={"PATH": os.environ["PATH"], **environ},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return ended.returncode, ended.stderr
+
+
+def test_the_exit_code_says_what_became_of_a_payload(server: BatchServer, key: str) -> None:
+    environ = reference(server, key, b'{"run_id": "1"}')
+    server.s3.put_object(Bucket=BUCKET, Key=key, Body=b'{"run_id": "2"}')
+    changed = run_worker(environ)
+    server.s3.delete_object(Bucket=BUCKET, Key=key)
+    removed = run_worker(environ)
+    missing = run_worker(dict(KEYS))
+    assert [changed[0], removed[0], missing[0]] == [76, 66, 64]
+    assert "nobody waits for the task any more" in removed[1]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "no JSON", '{"url": "http://x"}'])
