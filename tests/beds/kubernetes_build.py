@@ -125,7 +125,9 @@ class _Build:
         targets = [f"./cmd/{program}" for program in PROGRAMS]
         (self._work / "bin").mkdir()
         # Whatever else runs meanwhile comes first.
-        self._do("nice", self._go, "build", "-ldflags", _link_flags(version), "-o", f"{self._work}/bin/", *targets)
+        self._do(
+            "nice", "-n", "5", self._go, "build", "-ldflags", _link_flags(version), "-o", f"{self._work}/bin/", *targets
+        )
 
     def _do(self, *command: str, cwd: Path | None = None) -> None:
         with self._log.open("ab") as log:

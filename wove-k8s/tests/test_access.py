@@ -1,6 +1,8 @@
 """Whose API server it is, and what is needed there: kubeconfigs, clients of the project, rights."""
 
+import json
 import re
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -108,6 +110,56 @@ async def test_what_leads_nowhere_is_an_error_at_start(config: dict[str, Any], m
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         async with started(**config):
             pass
+
+
+async def test_a_way_back_that_no_pod_can_take_is_refused(deployment: KubernetesDeployment, tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "remote"
+    text = deployment.cluster.kubeconfig.read_text()
+    kubeconfig.write_text(re.sub(r"https://127.0.0.1:[0-9]+", "https://kubernetes.example.org", text))
+    with pytest.raises(ConfigurationError, match=r"pods would post their results to themselves.*'callback_url': 'http"):
+        async with started(load_config_options={"config_file": str(kubeconfig)}):
+            pass
+
+
+async def test_in_a_pod_its_service_account_is_used(
+    deployment: KubernetesDeployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kubernetes.aio.config import incluster_config
+
+    user = json.loads(deployment.cluster.kubeconfig.read_text())["users"][0]["user"]
+    (tmp_path / "token").write_text(user["token"])
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(deployment.cluster.folder / "authority.pem"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(deployment.cluster.port))
+    async with started(in_cluster=True, namespace=deployment.namespace) as adapter:
+        await adapter.submit({"run_id": "inside-1", "task_name": "inside"}, {"run_id": "inside-1"})
+    assert any("inside" in name for name in deployment.leftovers())
+
+
+async def test_credentials_that_have_run_out_are_renewed(deployment: KubernetesDeployment, tmp_path: Path) -> None:
+    config = json.loads(deployment.cluster.kubeconfig.read_text())
+    token = config["users"][0]["user"]["token"]
+    # A plugin, as clouds have them, whose first token is not good any more.
+    plugin = tmp_path / "plugin"
+    plugin.write_text(
+        f"#!{sys.executable}\n"
+        "import json, pathlib\n"
+        f"used = pathlib.Path({str(tmp_path / 'used')!r})\n"
+        f"token = {token!r} if used.exists() else 'stale'\n"
+        "used.touch()\n"
+        "status = {'token': token}\n"
+        "print(json.dumps({'apiVersion': 'client.authentication.k8s.io/v1beta1', 'kind': 'ExecCredential', "
+        "'status': status}))\n"
+    )
+    plugin.chmod(0o755)
+    execute = {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": str(plugin), "interactiveMode": "Never"}
+    config["users"][0]["user"] = {"exec": execute}
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    options = {"config_file": str(tmp_path / "kubeconfig")}
+    async with started(load_config_options=options, namespace=deployment.namespace) as adapter:
+        await adapter.submit({"run_id": "renewed-1", "task_name": "renewed"}, {"run_id": "renewed-1"})
+    assert any("renewed" in name for name in deployment.leftovers())
 
 
 @pytest.mark.parametrize("kind", ["synchronous", "asynchronous"])

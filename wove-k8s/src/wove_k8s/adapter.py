@@ -4,7 +4,9 @@ import asyncio
 import importlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from wove.backend.threads import in_daemon_thread
 from wove.errors import ConfigurationError
@@ -70,6 +72,7 @@ class KubernetesJobsAdapter(BackendAdapter):
         self._has_factory = factory is not None
         self._connection = Connection(lambda: make_client(settings, where))
         await self._connection.open()
+        _check_way_back(self.callback_url, self._connection.address, settings, where)
         self._book = JobBook(
             unschedulable_seconds=settings.unschedulable_seconds, start_failure_seconds=settings.start_failure_seconds
         )
@@ -167,6 +170,26 @@ def _factory(settings: Settings, where: str) -> Callable[[Manifest, Mapping[str,
         return plain
 
     return make_plain
+
+
+def _check_way_back(callback_url: str, address: str, settings: Settings, where: str) -> None:
+    """Refuse a way back that no pod can take: one that leads to itself."""
+    shares_host = (settings.pod.pod_template.get("spec") or {}).get("hostNetwork")
+    if _is_loopback(callback_url) and not _is_loopback(address) and not shares_host:
+        raise ConfigurationError(
+            f"{where}: pods would post their results to themselves: callback_url is on a loopback address. "
+            "Give an address of this machine, or of a Service, that pods reach: 'callback_host': '0.0.0.0', "
+            "'callback_port': 9010, 'callback_url': 'http://192.0.2.7:9010'."
+        )
+
+
+def _is_loopback(url: str) -> bool:
+    """Tell whether a URL leads to the machine of whoever follows it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _not_allowed(refused: "Refused", where: str, namespace: str, address: str) -> Exception:

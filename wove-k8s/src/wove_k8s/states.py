@@ -82,6 +82,8 @@ class JobBook:
         self._unschedulable = unschedulable_seconds
         self._start_failure = start_failure_seconds
         self._runs: dict[str, _Run] = {}
+        # Those that come to an end when nothing is heard of them.
+        self._timed: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -144,15 +146,12 @@ class JobBook:
 
     def next_due(self) -> float | None:
         """Return when `tick` has something to do at the earliest, or None."""
-        dues = (
-            self._due(pod) for run in self._runs.values() if run.told is None or not run.told.over
-            for pod in run.pods.values()
-        )  # fmt: skip
+        dues = (self._due(pod) for run_id in self._timed for pod in self._runs[run_id].pods.values())
         return min((due for due in dues if due is not None), default=None)
 
     def tick(self, *, now: float) -> Changes:
         """Let the time pass."""
-        return [change for run_id in list(self._runs) for change in self._changed(run_id, now)]
+        return [change for run_id in list(self._timed) for change in self._changed(run_id, now)]
 
     # --- what it means ---
 
@@ -170,9 +169,12 @@ class JobBook:
     def _changed(self, run_id: str, now: float) -> Changes:
         run = self._runs[run_id]
         state = self._state(run, now)
+        is_timed = (state is None or not state.over) and any(self._due(pod) is not None for pod in run.pods.values())
+        (self._timed.add if is_timed else self._timed.discard)(run_id)
         if (run.deleted or run.job is None) and all(pod.gone for pod in run.pods.values()):
             # Nothing is left in the cluster that could be heard of again.
             del self._runs[run_id]
+            self._timed.discard(run_id)
         if state is None or state == run.told:
             return []
         run.told = state

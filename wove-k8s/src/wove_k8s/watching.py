@@ -80,7 +80,10 @@ class Watcher:
                 getting.cancel()
         for task in done - {getting}:
             task.result()
-        return getting.result() if getting in done else self._book.tick(now=loop.time())
+        changes = getting.result() if getting in done else self._book.tick(now=loop.time())
+        while not queue.empty():
+            changes = [*changes, *queue.get_nowait()]
+        return changes
 
     async def _follow(self, kind: Kind, queue: "asyncio.Queue[Changes]") -> None:
         pause = _FIRST_PAUSE
