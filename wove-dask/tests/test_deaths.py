@@ -22,7 +22,7 @@ SECONDS = 80.0
 class DeafAdapter(DaskAdapter):
     """One that has heard of no start, as when the news of it is late."""
 
-    def heard(self, run_id: str) -> None:
+    def heard(self, run_id: str, event_type: str) -> None:
         """Take no note."""
 
 
@@ -43,10 +43,9 @@ def stage(deployment: DaskDeployment) -> Iterator[Stage]:
 def assert_both_workers_are_free(deployment: DaskDeployment, stage: Stage) -> None:
     """Whatever Dask has started again would be executed by now."""
     deployment.ensure_worker()
-    running = stage.begin_map(tasks.attend_for, range(2), board=stage.board.address, label="both")
-    stage.board.wait_for("both", count=2, seconds=SECONDS)
-    stage.board.release("both")
-    running.result(SECONDS)
+    for address in deployment.scheduler.workers():
+        stage.configure(submit_options={"workers": [address]})
+        assert stage.call(tasks.add, left=1, right=2) == 3
 
 
 def test_a_task_whose_worker_dies_is_reported_at_once_and_not_executed_again(

@@ -76,7 +76,7 @@ class DaskAdapter(BackendAdapter):
         if submission is not None:
             await self._unwanted.add(submission)
 
-    def heard(self, run_id: str) -> None:
+    def heard(self, run_id: str, event_type: str) -> None:
         """Take note that a worker has begun a run: from then on it is lost with its worker."""
         if self._jobs is not None:
             self._jobs.heard(run_id)

@@ -84,12 +84,15 @@ class Stopper(WorkerPlugin):  # type: ignore[misc]
             for its_key, run in list(self._runs):
                 if its_key == key:
                     run.stop()
+                    # If the weave's process is gone, its place here must not be held for minutes.
+                    run.give_up_soon()
 
     async def teardown(self, worker: Worker) -> None:
         """Let running tasks end, stop those that take too long, and tell their weaves of the others."""
         await self._wait(_FINISH_SECONDS)
         for _, run in list(self._runs):
             run.stop()
+            run.give_up_soon()
         await self._wait(_STOP_SECONDS)
         await asyncio.gather(*(in_daemon_thread(run.last_words) for _, run in list(self._runs)))
 
