@@ -202,16 +202,20 @@ def test_a_scheduler_that_is_not_there_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("name", "config", "message"),
     [
-        ({}, "needs 'address', for example 'tcp://scheduler:8786'"),
-        ({"address": "tcp://127.0.0.1:1", "client_options": {"tiemout": 1}}, "Dask refuses the client's options"),
+        ("empty", {}, "needs 'address', for example 'tcp://scheduler:8786'"),
+        (
+            "odd",
+            {"address": "tcp://127.0.0.1:1", "client_options": {"tiemout": 1}},
+            "Dask refuses the client's options",
+        ),
     ],
 )
-def test_what_leads_to_no_scheduler_is_an_error_at_start(config: dict[str, Any], message: str) -> None:
-    configure(nowhere=config)
+def test_what_leads_to_no_scheduler_is_an_error_at_start(name: str, config: dict[str, Any], message: str) -> None:
+    configure(**{name: config})
     with pytest.raises(ConfigurationError, match=message):
-        call("nowhere", 1, 2)
+        call(name, 1, 2)
     wove.shutdown()
 
 
