@@ -3,7 +3,6 @@
 import copy
 import itertools
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -71,7 +70,7 @@ class EventSender:
         clock: Clock | None = None,
         client: Connections | None = None,
     ) -> None:
-        self.worker_id = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self.worker_id = f"{os.getpid()}-{os.urandom(8).hex()}"
         self.policy = policy or DeliveryPolicy()
         self.clock = clock or Clock()
         self._target = target_of(callback_url)
