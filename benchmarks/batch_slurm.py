@@ -25,14 +25,15 @@ from tests.beds.slurm import running_slurm
 POLL_SECONDS, POLL_MANY_SECONDS = 0.05, 0.2
 # What people write by hand, or have a library write: see for example submitit.
 PROGRAM = """
-import os, pickle
-folder, index = os.environ["FOLDER"], os.environ.get("SLURM_ARRAY_TASK_ID", "0")
+import os, pickle, sys
+folder, index = sys.argv[1], os.environ.get("SLURM_ARRAY_TASK_ID", "0")
 with open(f"{folder}/{index}.in", "rb") as file:
     function, item = pickle.load(file)
 with open(f"{folder}/{index}.out", "wb") as file:
     pickle.dump(function(item), file)
 """
-SCRIPT = f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(PROGRAM)}\n"
+# No --export with a name: Slurm would start a login shell for every job.
+SCRIPT = f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(PROGRAM)} "
 
 
 def client(*command: str, stdin: str = "") -> str:
@@ -45,8 +46,7 @@ def run_natively(jobs: int) -> None:
         for item in range(jobs):
             Path(folder, f"{item}.in").write_bytes(cloudpickle.dumps((batch.echo, item)))
         array = [f"--array=0-{jobs - 1}"] if jobs > 1 else []
-        export = f"--export=ALL,FOLDER={folder}"
-        number = client("sbatch", "--parsable", export, "--output=/dev/null", *array, stdin=SCRIPT)
+        number = client("sbatch", "--parsable", "--output=/dev/null", *array, stdin=f"{SCRIPT}{folder}\n")
         while client(
             "squeue", "--noheader", f"--user={os.getuid()}", "--states=pending,running,completing", "-o", "%A"
         ):
