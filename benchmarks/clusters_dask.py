@@ -1,5 +1,7 @@
 """Dask: a scheduler and two workers with a thread each, one ``distributed.Client`` for the native jobs. Collected by
 ``clusters.py``.
+
+Native jobs at once are calls of ``Client.submit``; with ``WOVE_BENCHMARK_NATIVE_MAP=1`` they are one ``Client.map``.
 """
 
 import os
@@ -18,6 +20,7 @@ import wove_dask  # noqa: F401 - without it there is nothing to measure
 
 DASK = str(Path(sys.executable).with_name("dask"))
 WORKERS = 2
+AS_MAP = bool(os.environ.get("WOVE_BENCHMARK_NATIVE_MAP"))
 
 
 @contextmanager
@@ -51,7 +54,11 @@ def cluster() -> Iterator[clusters.Cluster]:
             assert client.submit(clusters.echo, 1, pure=False).result() == 1
 
         def many(jobs: int) -> None:
-            assert client.gather(client.map(clusters.echo, range(jobs), pure=False)) == list(range(jobs))
+            if AS_MAP:
+                futures = client.map(clusters.echo, range(jobs), pure=False)
+            else:
+                futures = [client.submit(clusters.echo, number, pure=False) for number in range(jobs)]
+            assert client.gather(futures) == list(range(jobs))
 
         yield clusters.Cluster({"executor": "dask", "executor_config": {"address": address}}, round_trip, many)
 

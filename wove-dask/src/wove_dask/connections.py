@@ -17,6 +17,7 @@ T = TypeVar("T")
 # Dask's own default is 30 s, during which every task would wait for a scheduler that is not there.
 CONNECT_SECONDS = 5.0
 _CLOSE_SECONDS = 3.0
+_GATHER_SECONDS = 0.001
 
 logger = logging.getLogger("wove")
 
@@ -85,11 +86,15 @@ class OwnConnection(Connection):
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"{self._where}: Dask refuses the client's options: {error}") from error
         try:
-            return await client
+            await client
         except OSError as error:
             raise ConnectionError(
                 f"The Dask scheduler at {address or self._options['scheduler_file']} cannot be reached: {error}"
             ) from error
+        # Dask lets ten milliseconds pass between two messages, so that calls one after the other are gathered. What Wove
+        # has to say at one moment is one message anyway.
+        client.scheduler_comm.interval = _GATHER_SECONDS
+        return client
 
     async def _drop(self) -> None:
         """Close a client, which tries to connect again for a while by itself if it has lost its scheduler."""
