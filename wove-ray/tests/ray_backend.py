@@ -68,7 +68,7 @@ class RayDeployment(Deployment):
         return self._references() - self._occupied | ({"a processor"} if busy else set())
 
     def _references(self) -> set[str]:
-        return set(ray._private.worker.global_worker.core_worker.get_all_reference_counts())
+        return {str(each) for each in ray._private.worker.global_worker.core_worker.get_all_reference_counts()}
 
     def close(self) -> None:
         """Disconnect."""
