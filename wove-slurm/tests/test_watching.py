@@ -139,12 +139,20 @@ async def test_why_a_job_waits_is_told_whenever_it_changes() -> None:
 
 async def test_a_job_that_slurm_took_although_it_could_not_say_so_is_cancelled() -> None:
     jobs = ToldJobs()
-    jobs.ghosts = {"wove-run-1"}
+    jobs.ghosts = {"wove-run-1": time.monotonic()}
     jobs.said = [Row("17", "PENDING", name="wove-run-1"), Row("18", "RUNNING", name="wove-run-2")]
     watcher = watched(jobs)
     assert await states(watcher) == {}
     assert jobs.cancelled == ["17"]
     jobs.said = [Row("17", "CANCELLED", name="wove-run-1")]
+    await states(watcher)
+    assert not watcher.has_jobs
+
+
+async def test_a_job_that_never_turns_up_is_not_waited_for_for_ever() -> None:
+    jobs = ToldJobs()
+    jobs.ghosts = {"wove-run-1": time.monotonic() - 1000.0}
+    watcher = watched(jobs)
     await states(watcher)
     assert not watcher.has_jobs
 

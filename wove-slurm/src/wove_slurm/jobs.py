@@ -103,7 +103,7 @@ class Jobs:
     Attributes:
         largest_array: how many elements an array may have.
         has_accounting: whether ended jobs can be looked up in a database.
-        ghosts: names of jobs that Slurm may have taken although their submission failed.
+        ghosts: names of jobs that Slurm may have taken although their submission failed, and when that was.
     """
 
     def __init__(self, settings: Settings, commands: Commands, logs: Logs) -> None:
@@ -114,7 +114,7 @@ class Jobs:
         self._whose = [] if settings.submit is not None else [f"--user={os.getuid()}"]
         self.largest_array = 1
         self.has_accounting = False
-        self.ghosts: set[str] = set()
+        self.ghosts: dict[str, float] = {}
 
     def connect(self) -> None:
         """Make sure that the controller answers, and learn about the cluster.
@@ -257,7 +257,7 @@ class Jobs:
         try:
             number, in_doubt = self._submit_once(options, script, name)
         except ConnectionError:
-            self.ghosts.add(name)
+            self.ghosts[name] = time.monotonic()
             raise
         keys = [f"{number}_{index}" for index in range(len(batch))] if is_array else [number]
         return [Job(key, run_id=job.run_id, name=name, in_doubt=in_doubt) for key, job in zip(keys, batch, strict=True)]

@@ -1,6 +1,5 @@
 """Where jobs write what they print, and what can be told of it after their death: blocking, from any thread."""
 
-import getpass
 import os
 import re
 import secrets
@@ -68,7 +67,14 @@ class Logs:
             return self._folder / f"{name}{f'-{index}' if index else ''}.log"
         if self._pattern in (None, *NOWHERE):
             return None
-        values = {"A": job, "a": index or "4294967294", "j": number, "J": number, "u": getpass.getuser(), "x": name}
+        values = {
+            "A": job,
+            "a": index or "4294967294",
+            "j": number,
+            "J": number,
+            "u": os.environ.get("USER", ""),
+            "x": name,
+        }
         path = _ELEMENT.sub(lambda found: _filled(found, values), str(self._pattern))
         return None if "%" in path.replace("%%", "") else Path(path.replace("%%", "%"))
 

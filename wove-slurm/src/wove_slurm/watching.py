@@ -19,6 +19,8 @@ _HURRIES = 20
 # When a job that was to be cancelled is still there, Slurm is asked again.
 _CANCEL_AGAIN_SECONDS = 10.0
 _SLOWEST_SECONDS = 60.0
+# How long a controller may need to come to a submission that it has got.
+_GHOST_SECONDS = 600.0
 
 News = list[tuple[str, JobState]]
 
@@ -122,7 +124,7 @@ class Watcher:
     def _look(self, asked: Sequence[Job]) -> News:
         rows = self._jobs.rows()
         now = time.monotonic()
-        self._lay_ghosts(rows, asked)
+        self._lay_ghosts(rows, asked, now)
         missing = [job for job in asked if not self._see(job, rows)]
         ended = self._jobs.ended_rows([job.key for job in missing]) if missing else {}
         for job in missing:
@@ -198,7 +200,7 @@ class Watcher:
         if jobs:
             self._jobs.cancel([job.key for job in jobs])
 
-    def _lay_ghosts(self, rows: Mapping[str, Row], asked: Sequence[Job]) -> None:
+    def _lay_ghosts(self, rows: Mapping[str, Row], asked: Sequence[Job], now: float) -> None:
         """Cancel jobs that Slurm took although it could not say so, and whose runs have failed since."""
         if not self._jobs.ghosts:
             return
@@ -208,7 +210,10 @@ class Watcher:
         if alive:
             logger.info("Cancelling %s, whose submission was thought to have failed.", ", ".join(alive))
             self._jobs.cancel(alive)
-        self._jobs.ghosts.difference_update(row.name for row in found if row.is_over)
+        laid = {row.name for row in found if row.is_over}
+        for name, since in list(self._jobs.ghosts.items()):
+            if name in laid or now - since > _GHOST_SECONDS:
+                self._jobs.ghosts.pop(name, None)
 
 
 def _double(job: Job, rows: Mapping[str, Row]) -> Row | None:
