@@ -8,6 +8,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 # So much is kept for later runs.
@@ -42,7 +43,7 @@ class FetchedValues:
         values: dict[str, bytes] = {}
         for ticket in tickets:
             digest, size = str(ticket["digest"]), int(ticket["size"])
-            value = self._get(digest, lambda digest=digest, size=size: fetch(digest, size))
+            value = self._get(digest, partial(fetch, digest, size))
             if value is None:
                 return None
             values[digest] = value

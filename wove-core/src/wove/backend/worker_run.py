@@ -265,41 +265,31 @@ class WorkerRun:
             if self._heartbeat.wanted:
                 self._hand_over(self._sender.event(self._encoded(cancelled_event(self._ids))))
             return False
-        payload = self._fetched()
-        if payload is None:
+        self._execution = self._fetched()
+        if self._execution is None:
             return False
-        apart = self._fetched_apart()
-        if apart is None:
-            return False
-        self._execution = TaskExecution(payload, apart=apart)
         if self._stopped:
             self._execution.stop()
         elif self._told_to_stop():
             self._stop()
         return True
 
-    def _fetched(self) -> Mapping[str, Any] | None:
-        """Return the whole payload; None where what is missing is not given to this worker."""
-        claim = self._payload.get("claim")
-        if not claim:
-            return self._payload
+    def _fetched(self) -> TaskExecution | None:
+        """Return the execution of the whole payload; None where what is missing is not given to this worker."""
+        payload, claim, tickets = self._payload, self._payload.get("claim"), self._payload.get("apart")
+        apart: Mapping[str, bytes] | None = None
         try:
-            body = self._sender.fetch(claim["size"])
-            return None if body is None else join_payload(self._payload, body)
+            if claim:
+                body = self._sender.fetch(claim["size"])
+                if body is None:
+                    return None
+                payload = join_payload(payload, body)
+            if tickets:
+                apart = fetched_values().collect(tickets, lambda digest, size: self._sender.fetch(size, apart=digest))
         except (EventRefusedError, ValueError, KeyError, TypeError) as error:
             self._deliver_failure(error)
             return None
-
-    def _fetched_apart(self) -> Mapping[str, bytes] | None:
-        """Return the arguments that wait apart from the payload; None where they are not given to this worker."""
-        tickets = self._payload.get("apart")
-        if not tickets:
-            return {}
-        try:
-            return fetched_values().collect(tickets, lambda digest, size: self._sender.fetch(size, apart=digest))
-        except (EventRefusedError, ValueError, KeyError, TypeError) as error:
-            self._deliver_failure(error)
-            return None
+        return None if tickets and apart is None else TaskExecution(payload, apart=apart)
 
     def _told_to_stop(self) -> bool:
         return self._heartbeat.verdict is not None
