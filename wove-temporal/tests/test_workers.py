@@ -187,6 +187,14 @@ def test_the_interpreter_ends_while_jobs_are_waited_for(temporal_server: Tempora
         assert ended.returncode == 0, ended.stderr
 
 
+def test_a_worker_says_which_namespace_is_missing(temporal_server: TemporalServer) -> None:
+    command = own_command(temporal_server, "--namespace", "absent")
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert ended.returncode == 1
+    assert "absent" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_worker_says_which_server_it_cannot_reach() -> None:
     address = f"{HOST}:{free_port()}"
     command = [sys.executable, "-m", "wove_temporal.worker", "--task-queue", "reports"]

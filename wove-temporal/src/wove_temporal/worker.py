@@ -26,7 +26,6 @@ __all__ = ["WovePlugin", "main"]
 _MODULE = "wove_temporal.worker"
 # What the first task would import otherwise, while its heartbeats wait.
 _PRELOADED = ("cloudpickle", "http.client", "encodings.idna", "wove.backend.connections")
-READY = "polls the task queue"
 _CONCURRENT, _GRACE_SECONDS = 100, 30.0
 # A heartbeat's answer tells a task that it was cancelled; by default the SDK holds heartbeats back for longer.
 _HEARTBEAT_PAUSE = timedelta(seconds=1)
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line without the program; ``sys.argv`` if omitted.
 
     Returns:
-        The exit code: 1 where the server cannot be reached.
+        The exit code: 1 where the server cannot be reached, or does not let the worker poll.
     """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -49,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         importlib.import_module(name)
     try:
         asyncio.run(_serve(options))
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError) as error:
+        # The SDK raises RuntimeError for a namespace that is not there, and for a configuration file that is wrong.
         print(f"{_MODULE}: {error}", file=sys.stderr)
         return 1
     return 0
@@ -74,7 +74,7 @@ async def _serve(options: argparse.Namespace) -> None:
     )
     running = asyncio.create_task(worker.run())
     stopping = asyncio.create_task(stopped.wait())
-    logger.info("A worker %s %r at %s", READY, options.task_queue, connecting["target_host"])
+    logger.info("A worker polls the task queue %r at %s", options.task_queue, connecting["target_host"])
     await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not running.done():
