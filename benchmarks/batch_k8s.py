@@ -24,7 +24,8 @@ import wove_k8s  # noqa: F401 - without it there is nothing to measure
 
 sys.path.insert(0, str(batch.HERE.parent))
 
-from tests.beds.kubernetes import Cluster, Node
+from tests.beds.kubernetes import Cluster
+from tests.beds.kubernetes_node import Node
 
 NAMESPACE = "default"
 JOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"

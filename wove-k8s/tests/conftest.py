@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from kubernetes_backend import KubernetesDeployment
 
-from tests.beds.kubernetes import Cluster, Node, shared_cluster
+from tests.beds.kubernetes import Cluster, shared_cluster
+from tests.beds.kubernetes_node import Node
 
 
 @pytest.fixture(scope="session")

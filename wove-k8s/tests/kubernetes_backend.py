@@ -5,7 +5,8 @@ import sys
 from collections.abc import Collection
 from typing import Any
 
-from tests.beds.kubernetes import Cluster, Node
+from tests.beds.kubernetes import Cluster
+from tests.beds.kubernetes_node import Node
 from tests.support.relay import Relay
 from wove.testing import Deployment
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from kubernetes_backend import KubernetesDeployment
 
-from tests.beds.kubernetes import Cluster, Node
+from tests.beds.kubernetes import Cluster
+from tests.beds.kubernetes_node import Node
 from wove.errors import DeliveryOrphanedError
 from wove.testing import tasks
 from wove.testing.stage import Stage, poll_until
@@ -43,6 +44,8 @@ def stage(deployment: KubernetesDeployment) -> Iterator[Stage]:
 def test_tasks_outlive_ten_seconds_without_api_server(
     own_cluster: Cluster, deployment: KubernetesDeployment, stage: Stage
 ) -> None:
+    # What has ended stays until the watches are back.
+    stage.configure(ttl_seconds_after_finished=60)
     survivor = stage.begin(tasks.wait_at, board=stage.board.address, label="survivor")
     # Its silence shall not be what is noticed.
     options = {"delivery_heartbeat_seconds": 300.0}

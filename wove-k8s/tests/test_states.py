@@ -86,12 +86,39 @@ def test_without_a_controller_a_failed_pod_is_enough(cluster: Cluster) -> None:
 def test_the_job_s_own_words_come_first(cluster: Cluster) -> None:
     cluster.job("ADDED")
     cluster.pod("ADDED", phase="Running")
-    state = only(cluster.job(type="Failed", reason="DeadlineExceeded", message="Job was active longer"))
+    assert cluster.job(type="Failed", reason="DeadlineExceeded", message="Job was active longer") == []
+    # More may be heard of its pod.
+    assert cluster.book.next_due() == 5.0
+    state = only(cluster.after(5.0))
     assert (state.phase, state.reason) == (
         "failed",
         "Job wove-report has failed: DeadlineExceeded: Job was active longer",
     )
     assert only(cluster.ended(143)).exit_code == 143
+
+
+def test_a_job_that_has_failed_waits_a_moment_for_the_words_of_its_pod(cluster: Cluster) -> None:
+    cluster.job("ADDED")
+    cluster.pod("ADDED", phase="Running")
+    assert cluster.job(type="Failed", reason="BackoffLimitExceeded") == []
+    assert only(cluster.ended(3)).exit_code == 3
+
+
+def test_a_pod_that_a_failed_job_takes_along_is_its_failure(cluster: Cluster) -> None:
+    cluster.job("ADDED")
+    cluster.pod("ADDED", phase="Running")
+    cluster.job(type="Failed", reason="DeadlineExceeded")
+    state = only(cluster.pod("DELETED", phase="Running"))
+    assert (state.phase, "DeadlineExceeded" in str(state.reason)) == ("failed", True)
+
+
+def test_a_failed_job_that_is_removed_after_its_time_to_live_has_still_failed(cluster: Cluster) -> None:
+    cluster.job("ADDED")
+    cluster.pod("ADDED", phase="Running")
+    cluster.job(type="Failed", reason="DeadlineExceeded")
+    assert only(cluster.ended(137)).phase == "failed"
+    assert cluster.job("DELETED", type="Failed", reason="DeadlineExceeded") == []
+    assert cluster.pod("DELETED", phase="Failed") == []
 
 
 def test_an_evicted_pod_says_why(cluster: Cluster) -> None:

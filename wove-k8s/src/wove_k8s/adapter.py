@@ -61,7 +61,8 @@ class KubernetesJobsAdapter(BackendAdapter):
         self._set_limit(settings, where)
         # Kubernetes' client takes a while to import.
         await in_daemon_thread(importlib.import_module, "wove_k8s.jobs")
-        from wove_k8s.connection import Connection, Refused, find_namespace, make_client
+        from wove_k8s.access import find_namespace, make_client
+        from wove_k8s.connection import Connection, Refused
         from wove_k8s.jobs import Jobs
         from wove_k8s.watching import Watcher
 

@@ -12,6 +12,8 @@ Changes = list[tuple[str, JobState]]
 
 # A pod that is to be gone, and is not after that long beyond its own time, has no node any more that could end it.
 _NODE_SECONDS = 5.0
+# A Job may be declared over before its pod's end is heard of, which says more.
+_DETAILS_SECONDS = 5.0
 _LOG_CHARACTERS = 2000
 # The reasons for which a container does not start, and which do not go away by themselves in most cases:
 # https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/images/types.go and container/sync_result.go there.
@@ -54,7 +56,7 @@ class _Run:
 
     Attributes:
         job: the name of its Job, once that was seen or created.
-        ended: the state that Kubernetes itself has declared.
+        ended: the state that Kubernetes itself has declared, and until when more may be heard about it.
         deleted: whether the Job is gone.
         cancelled: whether we have asked for that.
         retried: whether Kubernetes starts another pod after one that failed.
@@ -63,6 +65,7 @@ class _Run:
 
     job: str | None = None
     ended: JobState | None = None
+    ended_until: float = 0.0
     deleted: bool = False
     cancelled: bool = False
     retried: bool = False
@@ -135,7 +138,7 @@ class JobBook:
             return []
         run = self._runs.setdefault(run_id, _Run())
         if kind == "jobs":
-            _note_job(run, item, is_deleted=event == "DELETED")
+            _note_job(run, item, now, is_deleted=event == "DELETED")
         else:
             uid = item["metadata"]["uid"]
             pod = run.pods.setdefault(uid, _Pod(item["metadata"]["name"]))
@@ -146,8 +149,7 @@ class JobBook:
 
     def next_due(self) -> float | None:
         """Return when `tick` has something to do at the earliest, or None."""
-        dues = (self._due(pod) for run_id in self._timed for pod in self._runs[run_id].pods.values())
-        return min((due for due in dues if due is not None), default=None)
+        return min((due for run_id in self._timed for due in self._dues(self._runs[run_id])), default=None)
 
     def tick(self, *, now: float) -> Changes:
         """Let the time pass."""
@@ -166,10 +168,14 @@ class JobBook:
             dues.append(pod.stuck_since + (self._unschedulable if pod.is_unscheduled else self._start_failure))
         return min(dues, default=None)
 
+    def _dues(self, run: _Run) -> list[float]:
+        dues = [due for due in map(self._due, run.pods.values()) if due is not None]
+        return [*dues, run.ended_until] if run.ended is not None else dues
+
     def _changed(self, run_id: str, now: float) -> Changes:
         run = self._runs[run_id]
         state = self._state(run, now)
-        is_timed = (state is None or not state.over) and any(self._due(pod) is not None for pod in run.pods.values())
+        is_timed = (state is None or not state.over) and bool(self._dues(run))
         (self._timed.add if is_timed else self._timed.discard)(run_id)
         if (run.deleted or run.job is None) and all(pod.gone for pod in run.pods.values()):
             # Nothing is left in the cluster that could be heard of again.
@@ -190,13 +196,15 @@ class JobBook:
             return JobState(
                 "gone", None, f"pod {lost.name} was to be deleted, and its node {lost.node} does not answer"
             )
-        if run.deleted:
+        # One that was over has been removed after its time to live.
+        if run.deleted and run.ended is None:
             return _state_of_deleted(run, last) if not alive else None
-        if first is not None and first.lost and not run.retried:
+        has_failed = run.ended is not None and run.ended.phase == "failed"
+        if first is not None and first.lost and not run.retried and not has_failed:
             # Some versions of Kubernetes start another one. Its worker is told that the run is not its own.
             return _state_of_pod(first)
         if run.ended is not None:
-            return _with_pod(run.ended, last)
+            return _with_pod(run.ended, last) if last or not alive or run.ended_until <= now else None
         if first is not None and not run.retried:
             return _state_of_pod(first)
         stuck = next((pod for pod in alive if pod.stuck and (self._due(pod) or now) <= now), None)
@@ -238,13 +246,15 @@ def _with_pod(state: JobState, pod: _Pod | None) -> JobState:
 # --- reading objects ---
 
 
-def _note_job(run: _Run, job: Mapping[str, Any], *, is_deleted: bool) -> None:
+def _note_job(run: _Run, job: Mapping[str, Any], now: float, *, is_deleted: bool) -> None:
     run.job = job["metadata"]["name"]
     run.deleted = run.deleted or is_deleted
     run.retried = (job["spec"].get("backoffLimit") or 0) > 0
     for condition in (job.get("status") or {}).get("conditions") or ():
         if condition.get("status") != "True":
             continue
+        if run.ended is None:
+            run.ended_until = now + _DETAILS_SECONDS
         if condition["type"] == "Complete":
             run.ended = JobState("finished", None, f"Job {run.job} is complete")
         elif condition["type"] == "Failed":
@@ -261,7 +271,7 @@ def _note_pod(pod: _Pod, item: Mapping[str, Any], now: float) -> None:
         # By our own clock: the server's may differ.
         pod.overdue = now + grace + _NODE_SECONDS
     _note_start(pod, status, now)
-    if status.get("phase") in ("Failed", "Succeeded"):
+    if not pod.over and status.get("phase") in ("Failed", "Succeeded"):
         pod.over = True
         _note_end(pod, status)
 
