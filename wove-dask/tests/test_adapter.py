@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,14 @@ def test_a_task_that_no_worker_can_take_is_reported_at_once_and_in_its_timeout(
     error = running.failure(SECONDS)
     assert isinstance(error, DeliveryTimeoutError)
     assert said in str(error)
+
+
+def test_the_end_of_a_task_that_never_began_is_confirmed_at_once(stage: Stage) -> None:
+    stage.configure(submit_options={"workers": ["third"]})
+    options = {"delivery_timeout": 1.0, "delivery_cancel_mode": "require_ack"}
+    error = stage.begin(tasks.add, options, left=1, right=2).failure(SECONDS)
+    assert isinstance(error, DeliveryTimeoutError)
+    assert "may still go on" not in "".join(traceback.format_exception(error))
 
 
 def test_an_argument_of_a_whole_map_stays_with_the_weave_and_no_message_of_dask_s_holds_it(stage: Stage) -> None:

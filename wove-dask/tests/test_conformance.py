@@ -26,6 +26,8 @@ class TestDask(AdapterConformance):
     stop_seconds = 2.0
     # An interpreter with all that Dask imports takes its time to end, above all on a machine that is busy.
     exit_seconds = 6.0
+    # Two workers, two nannies and a scheduler compete for the processors meanwhile.
+    blocked_seconds = 0.25
 
     @pytest.fixture
     def deployment(self, cluster: DaskDeployment) -> DaskDeployment:

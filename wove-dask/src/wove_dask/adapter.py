@@ -73,13 +73,17 @@ class DaskAdapter(BackendAdapter):
 
     async def cancel(self, run_id: str, submission: Any, frame: dict[str, Any]) -> None:
         """Take a task back: one that waits is not executed, and one that runs is stopped by its worker."""
-        if submission is not None:
-            await self._unwanted.add(submission)
+        if submission is None:
+            return
+        await self._unwanted.add(submission)
+        if not submission.begun:
+            # Its worker, if it has one by now, would ask the weave before it begins, and be told to leave it.
+            self._news.put_nowait((run_id, JobState("cancelled", reason="it had not begun")))
 
     def heard(self, run_id: str, event_type: str) -> None:
         """Take note that a worker has begun a run: from then on it is lost with its worker."""
         if self._jobs is not None:
-            self._jobs.heard(run_id)
+            self._jobs.heard(run_id, event_type)
 
     async def watch(self) -> AsyncIterator[tuple[str, JobState]]:
         """Yield the state of each run that is over, as soon as Dask says so."""

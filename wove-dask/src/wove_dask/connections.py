@@ -91,8 +91,8 @@ class OwnConnection(Connection):
             raise ConnectionError(
                 f"The Dask scheduler at {address or self._options['scheduler_file']} cannot be reached: {error}"
             ) from error
-        # Dask lets ten milliseconds pass between two messages, so that calls one after the other are gathered. What Wove
-        # has to say at one moment is one message anyway.
+        # Dask lets ten milliseconds pass between two messages, so that single calls are gathered. What Wove has to say
+        # at one moment is one message anyway.
         client.scheduler_comm.interval = _GATHER_SECONDS
         return client
 

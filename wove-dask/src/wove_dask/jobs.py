@@ -11,6 +11,7 @@ from typing import Any
 import dask
 from distributed import Client, Future, fire_and_forget
 
+from wove.backend.types import FINAL_EVENTS
 from wove.errors import DeliveryError
 from wove.integrations.base import JobState
 from wove.integrations.jobs import is_detached, job_id_of
@@ -22,8 +23,10 @@ from wove_dask.worker import execute
 
 # Dask warns of graphs beyond 10 MB.
 _LARGEST_GRAPH = 8 * 1024 * 1024
-# The worker reports an outcome before its task ends, so there is hardly anything to wait for.
+# Nothing comes from a task that failed or is gone but what is on its way already.
 _GRACE_SECONDS = 1.0
+# What a weave and a worker that lose sight of each other are granted in any case, see `LEASE_SECONDS`.
+_DELIVERY_SECONDS = 35.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.02, 0.25, 1.5
 # Dask groups what it shows by the part of a key before the first dash.
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_]+")
@@ -91,11 +94,13 @@ class Jobs:
         self._pause = _FIRST_PAUSE
         self._departures: Departures | None = None
 
-    def heard(self, run_id: str) -> None:
+    def heard(self, run_id: str, event_type: str) -> None:
         """Take note that a worker has reported something about a run."""
         handle = self._handles.get(run_id)
         if handle is not None:
             handle.begun = True
+        if event_type in FINAL_EVENTS:
+            self._handles.pop(run_id, None)
 
     async def submit(self, submissions: Sequence[Submission]) -> list[Submitted]:
         """Submit tasks, all of them in one message unless they are large.
@@ -213,15 +218,24 @@ class Jobs:
 
     async def _end(self, handle: Submitted) -> None:
         future = handle.let_go()
-        self._handles.pop(handle.run_id, None)
         if future is None:
             return
         try:
             state = await _state_of(future, handle)
         finally:
             future.release()
-        if state is not None:
-            self._report(handle.run_id, state)
+        if state is None or handle.run_id not in self._handles:
+            self._handles.pop(handle.run_id, None)
+        elif state.phase == "finished":
+            # Its worker may still be busy delivering the outcome.
+            asyncio.get_running_loop().call_later(_DELIVERY_SECONDS, self._report_late, handle.run_id, state)
+        else:
+            self._report_late(handle.run_id, state)
+
+    def _report_late(self, run_id: str, state: JobState) -> None:
+        """Report the state of a run that nothing final has been heard of."""
+        if self._handles.pop(run_id, None) is not None:
+            self._report(run_id, state)
 
 
 async def _state_of(future: Future, handle: Submitted) -> JobState | None:
