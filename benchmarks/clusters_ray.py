@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import clusters
 import ray
@@ -14,7 +16,17 @@ import ray
 import wove_ray  # noqa: F401 - without it there is nothing to measure
 
 RAY = str(Path(sys.executable).with_name("ray"))
+STARTED = b"Ray runtime started."
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+
+
+def wait_for(words: bytes, output: Any, process: "subprocess.Popen[bytes]") -> None:
+    """Return when a process has printed some words."""
+    deadline = time.monotonic() + 120.0
+    while words not in os.pread(output.fileno(), 100_000, 0):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError("Ray did not start.")
+        time.sleep(0.05)
 
 
 @contextmanager
@@ -31,7 +43,7 @@ def head() -> Iterator[str]:
                 [RAY, "start", "--head", "--block", *options], env=env, stdout=output, stderr=output
             )
             try:
-                clusters.wait_for_port(port)
+                wait_for(STARTED, output, process)
                 yield f"127.0.0.1:{port}"
             finally:
                 process.terminate()

@@ -62,7 +62,7 @@ class RayAdapter(BackendAdapter):
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching: asyncio.TimerHandle | None = None
-        self._exported = self._closed = False
+        self._closed = False
         await in_daemon_thread(self._join)
         if self._connected.is_client:
             self.max_payload_bytes = _LARGEST_THROUGH_CLIENT
@@ -131,8 +131,10 @@ class RayAdapter(BackendAdapter):
         left = [run for run in self._inflight.values() if run.unwanted]
         if left and self._settings.force_cancel is None:
             await self._kill(left)
-        for task in list(self._tasks):
+        for task in self._tasks:
             task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=_CLOSE_SECONDS)
         await in_daemon_thread(self._runs.close)
 
     @property
@@ -157,13 +159,12 @@ class RayAdapter(BackendAdapter):
             if isinstance(error, TimeoutError):
                 raise ConnectionError(f"Ray has not taken the task within {_ANSWER_SECONDS:g} s.") from None
             raise
-        self._exported = True
         return submitted
 
     def _is_quick(self, submissions: "list[Submission]", arguments: "list[Apart]") -> bool:
         """Tell whether submitting needs no answer of anybody and takes no time."""
         runs = self._connected
-        if arguments or len(submissions) > _FEW or runs.is_client or not (self._exported and runs.knows_nodes):
+        if arguments or len(submissions) > _FEW or runs.is_client or not runs.is_ready:
             return False
         payloads = (payload for payload, _ in submissions)
         sizes = (len(each.get("callable_pickle", "")) + len(each.get("args_pickle", "")) for each in payloads)
@@ -195,10 +196,14 @@ class RayAdapter(BackendAdapter):
     async def _watch_now(self, runs: "list[Submitted]") -> None:
         for run in runs:
             run.watched = True
-        if self._connected.is_client or len(runs) > _FEW:
-            await in_daemon_thread(self._connected.watch, runs)
-        else:
-            self._connected.watch(runs)
+        try:
+            if self._connected.is_client or len(runs) > _FEW:
+                await in_daemon_thread(self._connected.watch, runs)
+            else:
+                self._connected.watch(runs)
+        except Exception as error:  # The session is gone, and what ran in it.
+            for run in runs:
+                self._take_end(run, error)
 
     def _on_end(self, run: "Submitted", error: BaseException | None) -> None:
         # On a thread of Ray's.
@@ -245,13 +250,16 @@ class RayAdapter(BackendAdapter):
         self._spawn(self._end_waiting(run))
 
     async def _end_waiting(self, run: "Submitted") -> None:
-        why = await in_daemon_thread(self._connected.misfit) or "all nodes that could run it are busy"
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                why = await in_daemon_thread(self._connected.misfit) or "all nodes that could run it are busy"
+        except Exception as error:  # That Ray cannot be asked is a reason, too.
+            why = f"its cluster does not answer ({type(error).__name__})"
         if run.begun or run.over:
             return
-        run.unwanted = True
-        await self._kill([run])
         reason = f"Ray has not started it within the queue_timeout of {self._settings.queue_timeout:g} s: {why}"
         self._news.put_nowait((run.run_id, JobState("failed", reason=reason, grace=0.0)))
+        await self._kill([run])
 
     async def _answered(self, call: Any, runs: "Sequence[Submitted]", *, force: bool) -> None:
         async with asyncio.timeout(_ANSWER_SECONDS):

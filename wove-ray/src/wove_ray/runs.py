@@ -72,6 +72,7 @@ class Runs:
         self._ended = ended
         self._remote = RemoteRun(settings.remote_options)
         self._fits_until = 0.0
+        self._has_submitted = False
         # Ray forgets an object when neither we nor a task refers to it any more.
         self._stored: WeakKeyDictionary[Apart, Any] = WeakKeyDictionary()
         self._storing = threading.Lock()
@@ -79,8 +80,12 @@ class Runs:
         self.is_client = session.join(settings)
 
     @property
-    def knows_nodes(self) -> bool:
-        """Whether it was seen a moment ago that some node can run a task."""
+    def is_ready(self) -> bool:
+        """Whether submitting asks nobody: Ray knows the function, and a moment ago some node could run a task."""
+        return self._knows_nodes and self._has_submitted and ray.is_initialized()
+
+    @property
+    def _knows_nodes(self) -> bool:
         return time.monotonic() < self._fits_until
 
     def store(self, arguments: Iterable[Apart]) -> None:
@@ -103,9 +108,10 @@ class Runs:
             ConnectionError: the session is lost and cannot be made again.
         """
         self.store(argument for _, apart in submissions for argument in apart)
-        if not self.knows_nodes:
+        if not self._knows_nodes:
             self._check_nodes()
         submitted = [self._submit(*submission) for submission in submissions]
+        self._has_submitted = True
         if self.is_client:
             # Ray Client sends in the background; when the last one has its name, all have arrived.
             submitted[-1].ref.hex()
@@ -157,5 +163,6 @@ class Runs:
         with self._rejoining:
             if not ray.is_initialized():
                 self._stored.clear()
+                self._has_submitted = False
                 session.leave()
                 self.is_client = session.join(self._settings)
