@@ -1,7 +1,11 @@
 """Real clusters, where Ray has ways of its own: sessions, resources, kills, its store."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import cluster_tasks
@@ -85,6 +89,60 @@ def test_environments_with_different_options_share_the_session(cluster: RayClust
         w.do(environment="half")(tasks.add)
         w.do(environment="whole")(tasks.run_asyncio)
     assert (w.result["add"], w.result["run_asyncio"]) == (3, "ran")
+
+
+# --- sessions of Wove's own ---
+
+
+PROGRAM = """
+import sys
+import ray
+import wove
+from wove import weave
+from wove.testing import tasks
+
+config = {"address": sys.argv[1]}
+wove.config(default_environment="here", environments={
+    "here": {"executor": "local"}, "there": {"executor": "ray", "executor_config": config}
+})
+
+
+def greet(name):
+    print("nobody shall read this")
+    return f"hello {name}"
+
+
+def once():
+    with weave(name="Ray") as w:
+        w.do(environment="there")(greet)
+    return w.result.greet
+
+
+print(once(), ray.is_initialized())
+wove.shutdown()
+print(ray.is_initialized())
+print(once())
+"""
+
+
+@pytest.mark.parametrize("as_client", [False, True], ids=["driver", "client"])
+def test_a_session_that_wove_made_is_quiet_and_ends_with_wove(
+    cluster: RayCluster, tmp_path: Path, as_client: bool
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(dedent(PROGRAM), encoding="utf-8")
+    address = f"ray://127.0.0.1:{cluster.client_port}" if as_client else cluster.address
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(program), address],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=200.0,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["hello Ray True", "False", "hello Ray"]
 
 
 # --- what Ray is told ---
@@ -212,3 +270,9 @@ def test_a_stored_argument_is_the_task_s_own(stage: Stage) -> None:
     table = list(range(50_000))
     assert stage.begin_map(cluster_tasks.change, [1, 2], table=table).result(SECONDS) == [1, 2]
     assert table[0] == 0
+
+
+def test_what_is_left_with_the_weave_is_fetched_there(stage: Stage) -> None:
+    stage.configure(max_payload_bytes=4096)
+    # Too small for Ray's store, and too large for the payload.
+    assert stage.call(cluster_tasks.length_of, item=1, blob=tasks.make_blob(30_000)) == 30_001
