@@ -20,6 +20,7 @@ from typing import Any
 import clusters
 from temporalio import activity, workflow
 from temporalio.client import Client
+from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 import wove_temporal  # noqa: F401 - without it there is nothing to measure
@@ -48,6 +49,17 @@ async def serve(address: str) -> None:
         client, task_queue="native", activities=[echo], workflows=[EchoWorkflow], max_concurrent_activities=100
     )
     await worker.run()
+
+
+async def connected(address: str) -> Client:
+    """Return a client as soon as the server, which listens before, answers."""
+    while True:
+        try:
+            client = await Client.connect(address)
+            await client.count_workflows()
+            return client
+        except (RuntimeError, RPCError):
+            await asyncio.sleep(0.1)
 
 
 async def echoed(client: Client, item: int) -> int:
@@ -91,7 +103,7 @@ def cluster() -> Iterator[clusters.Cluster]:
         def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
             return runner.run(coroutine)
 
-        client = run(Client.connect(address))
+        client = run(connected(address))
 
         def round_trip() -> None:
             assert run(echoed(client, 1)) == 1

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from temporalio.client import Client
+from temporalio.service import RPCError
 
 from tests.support.deployments import AnnouncedWorker, RelayedDeployment
 from tests.support.servers import HOST, wait_for_port
@@ -53,7 +54,15 @@ class TemporalServer:
         command += ["--log-level", "never", *self._options]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         wait_for_port(self.port, self._process, seconds=_START_SECONDS)
-        self.ask(_namespace_is_there)
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                self.ask(_count_workflows)
+                return
+            except (RuntimeError, RPCError):  # It listens before it can do anything.
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """End the server; what it holds stays."""
@@ -80,17 +89,9 @@ class TemporalServer:
         self.stop()
 
 
-async def _namespace_is_there(client: Client) -> None:
-    """Return when a list can be asked for, which is the last that a starting server can do."""
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            await client.count_workflows()
-            return
-        except Exception:
-            if time.monotonic() > deadline:
-                raise
-        await asyncio.sleep(0.05)
+async def _count_workflows(client: Client) -> None:
+    """Ask for something that a starting server can do last."""
+    await client.count_workflows()
 
 
 async def open_jobs(client: Client) -> set[str]:

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+from typing import Any
 
 from temporalio.service import RPCError, RPCStatusCode
 
 from wove.backend.types import FINAL_EVENTS
 from wove.integrations.base import JobState
 from wove.serialization import describe
-from wove_temporal.jobs import End, Jobs, Submitted
+from wove_temporal.jobs import End, Jobs, NewJob, Submitted
 
 # After a question that the server could not answer.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
@@ -43,17 +44,30 @@ class Followers:
         self._waiting: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def follow(self, submitted: Submitted) -> None:
-        """Begin to wait for a job soon, unless that is being done already."""
+    def expect(self, job: NewJob) -> Submitted:
+        """Return the submission of a job that is about to be started: the earlier one if it has been before."""
+        return self._followed.setdefault(job.run_id, Submitted(job))
+
+    def drop(self, submitted: Submitted) -> None:
+        """Expect nothing of a job that could not be started, unless an earlier start of it succeeded."""
+        if submitted.handle is None:
+            self._forget(submitted.job.run_id)
+
+    def follow(self, submitted: Submitted, handle: Any) -> None:
+        """Begin to wait soon for a job that has been started, unless that is being done already or it is over."""
+        if submitted.handle is not None:
+            return
+        submitted.handle = handle
         run_id = submitted.job.run_id
-        if run_id not in self._followed:
-            self._followed[run_id] = submitted
+        if submitted.over:
+            self._forget(run_id)
+        else:
             loop = asyncio.get_running_loop()
             self._waiting[run_id] = loop.call_later(_PATIENCE, self._begin, submitted)
 
-    def find(self, job_id: str) -> Submitted | None:
-        """Return the job with an id of Temporal's, if there is one that has not ended."""
-        return next((each for each in self._followed.values() if each.job.id == job_id), None)
+    def holders_of(self, job_id: str) -> list[Submitted]:
+        """Return the jobs with an id of Temporal's that have been started and have not ended."""
+        return [each for each in self._followed.values() if each.job.id == job_id and each.handle is not None]
 
     def heard(self, run_id: str, event_type: str) -> None:
         """Take note of an event of a run."""
@@ -61,8 +75,9 @@ class Followers:
         if submitted is None:
             return
         submitted.heard = True
+        submitted.over = submitted.over or event_type in FINAL_EVENTS
         waiting = self._waiting.get(run_id)
-        if waiting is not None and event_type in FINAL_EVENTS:
+        if waiting is not None and submitted.over:
             waiting.cancel()
             self._forget(run_id)
 

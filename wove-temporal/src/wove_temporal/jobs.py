@@ -54,18 +54,20 @@ class Submitted:
 
     Attributes:
         job: what was started.
-        handle: the SDK's handle of it.
+        handle: the SDK's handle of it; None until Temporal has accepted it, which its worker's events may precede.
         given_up: whether it has been told to stop.
         heard: whether a worker has reported anything about its run.
+        over: whether that was its final event.
     """
 
-    __slots__ = ("given_up", "handle", "heard", "job")
+    __slots__ = ("given_up", "handle", "heard", "job", "over")
 
-    def __init__(self, job: NewJob, handle: Any) -> None:
+    def __init__(self, job: NewJob) -> None:
         self.job = job
-        self.handle = handle
+        self.handle: Any = None
         self.given_up = False
         self.heard = False
+        self.over = False
 
     def __repr__(self) -> str:
         return f"<Temporal job {self.job.id}>"

@@ -51,9 +51,14 @@ class Session:
             DeliveryError: it refuses, or another weave's job has the same idempotency key.
         """
         job = new_job(payload, frame, prefix=self._settings.prefix)
-        async with self._starting, self._connection.reachable():
-            submitted = await self._started(job)
-        self._followers.follow(submitted)
+        submitted = self._followers.expect(job)
+        try:
+            async with self._starting, self._connection.reachable():
+                handle = await self._started(job)
+        except BaseException:
+            self._followers.drop(submitted)
+            raise
+        self._followers.follow(submitted, handle)
         return submitted
 
     def heard(self, run_id: str, event_type: str) -> None:
@@ -81,20 +86,20 @@ class Session:
         self._connection.close()
         await asyncio.sleep(_SETTLE_SECONDS)
 
-    async def _started(self, job: NewJob) -> Submitted:
+    async def _started(self, job: NewJob) -> Any:
         deadline = time.monotonic() + _SUCCESSION_SECONDS
         while True:
             try:
-                return Submitted(job, await self._jobs.start(job))
+                return await self._jobs.start(job)
             except TakenError as taken:
-                earlier = self._followers.find(job.id)
-                if earlier is not None and earlier.job.run_id == job.run_id:
-                    return earlier
-                await self._make_way(taken, earlier, job, deadline)
+                holders = self._followers.holders_of(job.id)
+                if any(each.job.run_id == job.run_id for each in holders):
+                    return taken.handle
+                await self._make_way(taken, job, deadline, given_up=any(each.given_up for each in holders))
 
-    async def _make_way(self, taken: TakenError, earlier: Submitted | None, job: NewJob, deadline: float) -> None:
+    async def _make_way(self, taken: TakenError, job: NewJob, deadline: float, *, given_up: bool) -> None:
         """Let a job with the same id come to its end."""
-        if earlier is not None and earlier.given_up:
+        if given_up:
             # It may take until its next heartbeat to stop; what it still sends is refused.
             async with self._connection.unless_gone():
                 await taken.handle.terminate(reason="its weave tries again")
