@@ -18,6 +18,7 @@ T = TypeVar("T")
 CONNECT_SECONDS = 5.0
 _CLOSE_SECONDS = 3.0
 _GATHER_SECONDS = 0.001
+_BLOCKED_SECONDS = 5.0
 
 logger = logging.getLogger("wove")
 
@@ -137,10 +138,23 @@ class BorrowedConnection(Connection):
         if not loop.is_running():
             raise ConnectionError(f"{self._where}: the loop of the Dask client that was given as 'client' has ended.")
 
+        here, begun = asyncio.get_running_loop(), asyncio.Event()
+
         async def called() -> T:
+            here.call_soon_threadsafe(begun.set)
             return await function(*args)
 
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(called(), loop))
+        called_there = asyncio.run_coroutine_threadsafe(called(), loop)
+        try:
+            async with asyncio.timeout(_BLOCKED_SECONDS):
+                await begun.wait()
+        except TimeoutError:
+            called_there.cancel()
+            raise ConnectionError(
+                f"{self._where}: the loop of the Dask client that was given as 'client' has been blocked for "
+                f"{_BLOCKED_SECONDS:g} s. Use 'async with weave()' on it, or give a synchronous client."
+            ) from None
+        return await asyncio.wrap_future(called_there)
 
 
 class _Shared:

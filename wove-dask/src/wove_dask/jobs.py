@@ -135,6 +135,8 @@ class Jobs:
 
     async def close(self) -> None:
         """Follow no task any more, and let go of those that are not over."""
+        if self._departures is None:
+            return
         try:
             await self._connection.run(self._stop_following)
         except ConnectionError as error:  # The project's own client has ended before, and everything with it.
@@ -247,7 +249,10 @@ async def _state_of(future: Future, handle: Submitted) -> JobState | None:
     if status != "finished":
         return None if handle.unwanted else JobState("gone", reason=await _why_cancelled(future), grace=_GRACE_SECONDS)
     if handle.shared and await future.result() != handle.run_id:
-        reason = "the delivery_idempotency_key belongs to a task of another weave, which has got the result"
+        reason = (
+            "its delivery_idempotency_key belongs to a task of another weave, or to an earlier attempt that could not "
+            "be stopped, which has got the result"
+        )
         return JobState("failed", reason=reason, grace=0.0)
     return JobState("finished", grace=_GRACE_SECONDS)
 
