@@ -3,29 +3,26 @@
 A `TaskExecution` turns a ``run_task`` frame into exactly one final event, whatever the task does; `final_event_bytes`
 turns that event into bytes, whatever the task returned.
 
-asyncio is loaded with the first coroutine. It takes as long to load as all the rest of a worker, and a batch system
-starts a process for every task, most of which never need it.
+asyncio is loaded with the first coroutine, see `wove.backend.late_asyncio`.
 """
 
 import contextvars
 import functools
 import inspect
-import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from wove.backend.apart import values_apart
 from wove.backend.failures import can_travel, normalize_exception
 from wove.backend.frames import deserialize_frame, frame_to_bytes
+from wove.backend.late_asyncio import is_being_cancelled, is_cancellation, run_in_own_loop
 from wove.backend.stopping import Interruption
 from wove.backend.threads import in_daemon_thread
 from wove.backend.types import EventFrame
 from wove.errors import PayloadTooLargeError, SerializationError, TaskStopped
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ class TaskExecution:
         try:
             outcome = self._called(function, args)
             if isinstance(outcome, _Pending):
-                return _in_own_loop(self._awaited(outcome.value))
+                return run_in_own_loop(self._awaited(outcome.value))
             return outcome
         except BaseException as error:  # Only what arrives from outside: a signal's exception, a failing loop.
             return self._ended_by(error)
@@ -143,7 +140,7 @@ class TaskExecution:
         try:
             return await self._executed(function, args)
         except asyncio.CancelledError:
-            if _is_being_cancelled():
+            if is_being_cancelled():
                 self.stop()
                 raise
             return self._cancelled()
@@ -245,7 +242,7 @@ class TaskExecution:
         try:
             return await task
         except asyncio.CancelledError:
-            if _is_being_cancelled():
+            if is_being_cancelled():
                 raise
             return self._cancelled()
         finally:
@@ -259,7 +256,7 @@ class TaskExecution:
         try:
             return self._succeeded(await awaitable)
         except BaseException as error:
-            if _is_cancellation(error):
+            if is_cancellation(error):
                 raise
             return self._ended_by(error)
 
@@ -273,7 +270,7 @@ class TaskExecution:
         return error_event(self._ids, error, source=source)
 
     def _ended_by(self, error: BaseException) -> EventFrame:
-        if self._stopped or isinstance(error, TaskStopped) or _is_cancellation(error):
+        if self._stopped or isinstance(error, TaskStopped) or is_cancellation(error):
             return self._cancelled()
         return self._failed(error, source="task")
 
@@ -334,37 +331,3 @@ def too_large(ids: Mapping[str, Any], *, size: int, limit: int | None) -> Payloa
 
 def _fallback(event: EventFrame, error: BaseException, *, pickles: bool) -> bytes:
     return frame_to_bytes(error_event(event, error), pickles=pickles)
-
-
-def _in_own_loop(coroutine: Coroutine[Any, Any, T]) -> T:
-    import asyncio
-    from concurrent.futures import ThreadPoolExecutor
-
-    if not _in_running_loop():
-        return asyncio.run(coroutine)
-    # Called synchronously inside of a loop, which cannot run another one in the same thread.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
-
-
-def _in_running_loop() -> bool:
-    import asyncio
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _is_being_cancelled() -> bool:
-    import asyncio
-
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    # Where asyncio has not been loaded, nobody can have raised it.
-    asyncio = sys.modules.get("asyncio.exceptions")
-    return asyncio is not None and isinstance(error, asyncio.CancelledError)

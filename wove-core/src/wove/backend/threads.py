@@ -73,7 +73,7 @@ def submit(job: Job) -> None:
 
 async def in_daemon_thread(function: Callable[..., T], *args: Any) -> T:
     """Return what a blocking function returns. Cancelling the caller leaves the function running to its end."""
-    import asyncio  # See `wove.backend.execution`.
+    import asyncio  # See `wove.backend.late_asyncio`.
 
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()

@@ -81,7 +81,7 @@ async def run_backend_payload_async(payload: Mapping[str, Any], *, once_seconds:
     Raises:
         Exception: as `run_backend_payload`.
     """
-    import asyncio  # See `wove.backend.execution`.
+    import asyncio  # See `wove.backend.late_asyncio`.
 
     run = WorkerRun(payload, once_seconds=once_seconds)
     context = contextvars.copy_context()
