@@ -393,6 +393,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A small Kubernetes on this machine; pods are processes.")
     parser.add_argument("--folder", type=Path, help="for all of its state (default: a temporary one)")
     options = parser.parse_args()
+    # A shell starts a background job with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     # What "python" means in a container here.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     if not os.environ.get("KUBEBUILDER_ASSETS"):
@@ -406,7 +409,6 @@ def main() -> None:
             node = Node(cluster, "default")
             node.ensure()
             print(f"export KUBECONFIG={cluster.kubeconfig}", flush=True)
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
             signal.pause()
         except KeyboardInterrupt:
             pass

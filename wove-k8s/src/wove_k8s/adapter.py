@@ -59,6 +59,9 @@ class KubernetesJobsAdapter(BackendAdapter):
         where = f"executor_config of {self.name!r}"
         settings = read_settings(self.config, name=self.name)
         self._set_limit(settings, where)
+        # A pod that Kubernetes starts in place of one that was deleted must not execute the task again; where that is
+        # asked for, it may take over when the first one has not been heard for its lease.
+        self.exclusive_runs = settings.job.backoff_limit == 0
         # Kubernetes' client takes a while to import.
         await in_daemon_thread(importlib.import_module, "wove_k8s.jobs")
         from wove_k8s.access import find_namespace, make_client
