@@ -23,7 +23,7 @@ class ToldJobs(Jobs):
         self.cancelled: list[str] = []
         self.failure: Exception | None = None
 
-    def rows(self) -> dict[str, Row]:
+    def rows(self, *options: str) -> dict[str, Row]:
         if self.failure is not None:
             raise self.failure
         return {row.key: row for row in self.said}

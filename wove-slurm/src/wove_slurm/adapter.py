@@ -16,6 +16,7 @@ from wove_slurm.commands import Commands
 from wove_slurm.dispatching import Dispatcher
 from wove_slurm.jobs import Job, Jobs, NewJob
 from wove_slurm.logs import Logs
+from wove_slurm.placing import Placement
 from wove_slurm.settings import Settings, read_settings
 from wove_slurm.watching import Watcher
 
@@ -71,7 +72,7 @@ class SlurmAdapter(BackendAdapter):
         self._calls = asyncio.Semaphore(_CALLS_AT_A_TIME)
         await in_daemon_thread(self._jobs.connect)
         await in_daemon_thread(self._logs.prepare)
-        self._dispatcher = Dispatcher(self._jobs)
+        self._dispatcher = Dispatcher(Placement(self._jobs, settings, self._commands, self._logs))
         self._unwanted: Gathering[Job] = Gathering(self._cancel)
         self._watcher = Watcher(
             self._jobs, self._logs, interval=settings.poll_interval, patience=settings.unschedulable_after

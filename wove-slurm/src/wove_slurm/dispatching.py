@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 
 from wove.backend.threads import in_daemon_thread
-from wove_slurm.jobs import Job, Jobs, NewJob
+from wove_slurm.jobs import Job, NewJob
+from wove_slurm.placing import Placement
 
 # More do not make the controller take jobs any faster, and fewer would let a call that hangs hold up all others.
 _CALLS_AT_A_TIME = 2
@@ -18,11 +19,11 @@ class Dispatcher:
     only.
 
     Args:
-        jobs: submits them.
+        placement: submits them.
     """
 
-    def __init__(self, jobs: Jobs) -> None:
-        self._jobs = jobs
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
         # Not bounded itself: one entry per run in flight, until Slurm has taken it.
         self._waiting: list[Pending] = []
         self._calls: set[asyncio.Task[None]] = set()
@@ -46,7 +47,7 @@ class Dispatcher:
 
     def _proceed(self) -> None:
         while self._waiting and len(self._calls) < _CALLS_AT_A_TIME:
-            batch = next(self._jobs.batches([job for job, _ in self._waiting]))
+            batch = next(self._placement.batches([job for job, _ in self._waiting]))
             pending, self._waiting = self._waiting[: len(batch)], self._waiting[len(batch) :]
             call = asyncio.get_running_loop().create_task(self._hand_over(pending))
             self._calls.add(call)
@@ -59,7 +60,7 @@ class Dispatcher:
 
     async def _hand_over(self, pending: Sequence[Pending]) -> None:
         try:
-            handles = await in_daemon_thread(self._jobs.submit, [job for job, _ in pending])
+            handles = await in_daemon_thread(self._placement.submit, [job for job, _ in pending])
         except asyncio.CancelledError:
             for _, future in pending:
                 future.cancel()
