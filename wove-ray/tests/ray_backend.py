@@ -103,8 +103,10 @@ class ClientDeployment(RayDeployment):
     def _references(self) -> set[str]:
         from ray.util.client import ray as client
 
-        held = client.get_context().client_worker.reference_count
-        return {each.hex() for each, count in held.items() if count > 0}
+        worker = client.get_context().client_worker
+        held = {each.hex() for each, count in worker.reference_count.items() if count > 0}
+        # What the session has been told once is no task's.
+        return held - {stub._ref.hex() for stub in worker._converted.values() if stub._ref is not None}
 
     def close(self) -> None:
         """Disconnect."""

@@ -22,7 +22,7 @@ from wove.testing.stage import Stage
 
 SECONDS = 60.0
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def as_client(cluster: RayCluster) -> Iterator[ClientDeployment]:
     deployment.close()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 class TestDriver(OnRay):
     """This process is a driver of the cluster."""
 
@@ -60,7 +60,7 @@ class TestDriver(OnRay):
         return as_driver
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 class TestClient(OnRay):
     """This process is a client of the cluster, which it reaches through a relay."""
 

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import ray
@@ -14,6 +15,9 @@ _ONCE_SECONDS = 3600.0
 _MOST_NAMES = 64
 
 _NAME = "wove"
+# What belongs to a function instead of its calls. Ray ends the process after each call of a function with a GPU: so the
+# next one finds its memory free.
+_OF_FUNCTIONS = {"max_calls", "num_gpus"}
 
 
 def _make_execute() -> Callable[..., None]:
@@ -36,8 +40,14 @@ def _make_execute() -> Callable[..., None]:
     return execute
 
 
+@cache
+def _shared_function() -> Any:
+    """Return the function of all environments: each further one would be one more that the cluster has to keep."""
+    return ray.remote(max_retries=0)(_make_execute())
+
+
 class RemoteRun:
-    """Ray's remote function with the options of one environment. Exported once for a session; any thread.
+    """Ray's remote function with the options of one environment. Ray exports it once for a session; any thread.
 
     Args:
         options: arguments of ``ray.remote``.
@@ -47,10 +57,15 @@ class RemoteRun:
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self._has_name = "name" in options
         self._named: dict[str, Any] = {}
         try:
-            self._function: Any = ray.remote(**{"name": _NAME, **options, "max_retries": 0})(_make_execute())
+            if options.keys() & _OF_FUNCTIONS:
+                self._function: Any = ray.remote(max_retries=0, **options)(_make_execute())
+                self._options = {key: value for key, value in options.items() if key == "name"}
+            else:
+                self._function = _shared_function()
+                self._options = dict(options)
+            self._called(_NAME)
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"remote_options: Ray refuses them: {error}") from error
 
@@ -63,15 +78,13 @@ class RemoteRun:
         """
         # Bytes are what Ray carries fastest: they are neither looked at nor pickled again.
         body = pickle.dumps((payload, list(stored)), protocol=pickle.HIGHEST_PROTOCOL)
-        name = str(payload.get("task_name") or payload.get("task_id"))
+        name = f"{_NAME}: {payload.get('task_name') or payload.get('task_id')}"
         return self._called(name).remote(body, *stored.values())
 
-    def _called(self, task_name: str) -> Any:
-        if self._has_name:
-            return self._function
-        named = self._named.get(task_name)
+    def _called(self, name: str) -> Any:
+        named = self._named.get(name)
         if named is None:
             if len(self._named) >= _MOST_NAMES:
                 self._named.clear()
-            named = self._named[task_name] = self._function.options(name=f"{_NAME}: {task_name}")
+            named = self._named[name] = self._function.options(**{"name": name, **self._options})
         return named
