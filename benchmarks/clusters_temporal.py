@@ -1,5 +1,8 @@
-"""Temporal's development server: native standalone activities on one worker, Wove's on one ``wove_temporal.worker``,
-both with a hundred places. Collected by ``clusters.py``.
+"""Temporal's development server: native standalone activities and Wove's, on one worker with the plugin and a hundred
+places. Collected by ``clusters.py``.
+
+Both share one task queue: whether a task takes 20 ms or 50 ms depends on what the queue has been through before, and
+that must not tell the two apart.
 
 With ``WOVE_BENCHMARK_TEMPORAL=workflow`` both sides use a workflow with one activity, as on a server without standalone
 activities.
@@ -23,11 +26,12 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-import wove_temporal  # noqa: F401 - without it there is nothing to measure
+from wove_temporal import WovePlugin
 
 TEMPORAL = str(Path(sys.executable).with_name("temporal"))
 IN_WORKFLOWS = os.environ.get("WOVE_BENCHMARK_TEMPORAL") == "workflow"
 LIMIT = timedelta(seconds=30)
+QUEUE = "echo"
 
 
 @activity.defn(name="echo")
@@ -43,10 +47,15 @@ class EchoWorkflow:
 
 
 async def serve(address: str) -> None:
-    """Be the native worker."""
+    """Be the worker."""
     client = await Client.connect(address)
     worker = Worker(
-        client, task_queue="native", activities=[echo], workflows=[EchoWorkflow], max_concurrent_activities=100
+        client,
+        task_queue=QUEUE,
+        activities=[echo],
+        workflows=[EchoWorkflow],
+        plugins=[WovePlugin()],
+        max_concurrent_activities=100,
     )
     await worker.run()
 
@@ -65,8 +74,8 @@ async def connected(address: str) -> Client:
 async def echoed(client: Client, item: int) -> int:
     name = uuid.uuid4().hex
     if IN_WORKFLOWS:
-        return await client.execute_workflow(EchoWorkflow.run, item, id=name, task_queue="native")
-    return await client.execute_activity(echo, item, id=name, task_queue="native", start_to_close_timeout=LIMIT)
+        return await client.execute_workflow(EchoWorkflow.run, item, id=name, task_queue=QUEUE)
+    return await client.execute_activity(echo, item, id=name, task_queue=QUEUE, start_to_close_timeout=LIMIT)
 
 
 @contextmanager
@@ -87,12 +96,8 @@ def cluster() -> Iterator[clusters.Cluster]:
     port = clusters.free_port()
     address = f"127.0.0.1:{port}"
     server = [TEMPORAL, "server", "start-dev", "--headless", "--ip", "127.0.0.1", "--port", str(port)]
-    native = [
-        sys.executable,
-        "-c",
-        f"import asyncio, clusters_temporal; asyncio.run(clusters_temporal.serve({address!r}))",
-    ]
-    own = [sys.executable, "-m", "wove_temporal.worker", "--address", address, "--log-level", "warning"]
+    serving = f"import asyncio, clusters_temporal; asyncio.run(clusters_temporal.serve({address!r}))"
+    worker = [sys.executable, "-c", serving]
     with (
         tempfile.TemporaryFile() as output,
         asyncio.Runner() as runner,
@@ -114,8 +119,8 @@ def cluster() -> Iterator[clusters.Cluster]:
         def many(jobs: int) -> None:
             assert run(all_of(jobs)) == list(range(jobs))
 
-        config = {"target_host": address, **({"workflow": "wove.run"} if IN_WORKFLOWS else {})}
-        with process(native, output), process(own, output):
+        config = {"target_host": address, "task_queue": QUEUE, **({"workflow": "wove.run"} if IN_WORKFLOWS else {})}
+        with process(worker, output):
             round_trip()
             yield clusters.Cluster({"executor": "temporal", "executor_config": config}, round_trip, many)
 
