@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ CORE_EXTRAS = "[grpc,websocket]"
 # Most tests wait for processes, timeouts and heartbeats: four at a time keep two cores busy. A class stays together,
 # for the servers that its tests share.
 SIDE_BY_SIDE = ("-n", "4", "--dist", "loadscope")
+# And what the tests of adapters start takes its time.
+ADAPTERS_AT_ONCE = 2
 # A package as a third party writes it; nothing of ours knows of it.
 EXAMPLE = "./examples/acme-queue"
 LISTING = """
@@ -68,7 +71,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.stop_on_first_error = False
-nox.options.sessions = "servers lint types meta tests integration simulation build docs adapter".split()
+nox.options.sessions = "servers lint types meta tests integration simulation build docs adapters".split()
 
 
 def _install_core(session: nox.Session, *requirements: str) -> None:
@@ -247,6 +250,29 @@ def adapter(session: nox.Session, name: str) -> None:
     # Core has its own session: what it imports is not all here.
     session.run("mypy", "--follow-imports=silent", f"{name}/src", f"{name}/tests")
     session.run("pytest", *SIDE_BY_SIDE, f"{name}/tests", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def adapters(session: nox.Session) -> None:
+    """Run the session `adapter` for every adapter, some at a time, and print what each has printed when it ends."""
+
+    def run(name: str) -> "subprocess.CompletedProcess[str]":
+        chosen = f"adapter({name.removeprefix('wove-')})"
+        command = [sys.executable, "-m", "nox", "--session", chosen, "--", *session.posargs]
+        return subprocess.run(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+
+    failed = []
+    with ThreadPoolExecutor(ADAPTERS_AT_ONCE) as pool:
+        names = {pool.submit(run, name): name for name in ADAPTERS}
+        for running in as_completed(names):
+            ended = running.result()
+            print(ended.stdout, flush=True)
+            if ended.returncode:
+                failed.append(names[running])
+    if failed:
+        session.error(f"Failed: {', '.join(sorted(failed))}.")
 
 
 @nox.session(python=MAIN)

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -472,8 +473,9 @@ async def test_closing_waits_for_a_hanging_cancel_five_seconds_at_most() -> None
     assert len(asyncio.all_tasks()) <= 2
 
 
-@in_virtual_time
-async def test_plugins_hear_of_submissions_and_events() -> None:
+@contextmanager
+def listening() -> Iterator[list[tuple[str, ...]]]:
+    """Yield what a plugin hears."""
     heard: list[tuple[str, ...]] = []
 
     class Listener:
@@ -485,9 +487,16 @@ async def test_plugins_hear_of_submissions_and_events() -> None:
         def wove_event_received(self, weave: str, task: str, run_id: str, event_type: str) -> None:
             heard.append(("received", task, run_id, event_type))
 
-    listener = Listener()
-    register(listener, "listener")
+    register(Listener(), "listener")
     try:
+        yield heard
+    finally:
+        unregister("listener")
+
+
+@in_virtual_time
+async def test_plugins_hear_of_submissions_and_events() -> None:
+    with listening() as heard:
         at = await desk()
         ticket, answer = at.open(order())
         await asyncio.sleep(0.1)
@@ -495,8 +504,27 @@ async def test_plugins_hear_of_submissions_and_events() -> None:
         at.executor.emit("task_result", ticket, result=3)
         await answer
         await at.close()
-    finally:
-        unregister("listener")
+    assert heard == [
+        ("submitted", "", "report", ticket, "jobs"),
+        ("received", "report", ticket, "task_started"),
+        ("received", "report", ticket, "task_result"),
+    ]
+
+
+@in_virtual_time
+async def test_plugins_hear_once_of_a_submission_that_a_fast_worker_overtakes() -> None:
+    with listening() as heard:
+        at = await desk()
+        sent = at.executor.hold["run_task"] = asyncio.Event()
+        ticket, answer = at.open(order())
+        await asyncio.sleep(0.1)
+        at.executor.emit("task_started", ticket)
+        await asyncio.sleep(0.1)
+        sent.set()
+        await asyncio.sleep(0.1)
+        at.executor.emit("task_result", ticket, result=3)
+        await answer
+        await at.close()
     assert heard == [
         ("submitted", "", "report", ticket, "jobs"),
         ("received", "report", ticket, "task_started"),

@@ -357,7 +357,9 @@ class Deliveries(RuleBasedStateMachine):
 
     @rule(run_id=runs)
     def is_taken(self, run_id: str) -> None:
-        self.stimulate(run_id, self.inflight.taken(run_id), ended=self.ended(run_id))
+        news = self.inflight.taken(run_id)
+        assert not (news and self.ended(run_id))
+        assert not self.inflight.taken(run_id)
 
     @rule(run_id=runs, lease=st.none() | st.just(3.0))
     def lives(self, run_id: str, lease: float | None) -> None:

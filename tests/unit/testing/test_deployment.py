@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from wove.backend.admission import RETRY_VARIABLE
 from wove.testing import WorkerProcess
 from wove.testing.stage import poll_until
 
@@ -101,4 +102,16 @@ def test_variables_are_added_to_those_of_this_process() -> None:
     worker = WorkerProcess([sys.executable, "-c", "import os; print(os.environ['ACME'])"], env={"ACME": "anvil"})
     worker.ensure()
     poll_until(lambda: "anvil" in worker.output(), seconds=10.0, what="the variable was printed")
+    worker.close()
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "25"), ({RETRY_VARIABLE: "90"}, "90")])
+def test_a_worker_does_not_wait_for_the_weave_of_an_earlier_scenario_for_long(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: str
+) -> None:
+    monkeypatch.delenv(RETRY_VARIABLE, raising=False)
+    program = f"import os; print('seconds:', os.environ[{RETRY_VARIABLE!r}])"
+    worker = WorkerProcess([sys.executable, "-c", program], env=given)
+    worker.ensure()
+    poll_until(lambda: f"seconds: {expected}\n" in worker.output(), seconds=10.0, what="the variable was printed")
     worker.close()

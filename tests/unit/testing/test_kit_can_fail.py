@@ -19,14 +19,14 @@ def suite_of(adapter: type[InlineAdapter]) -> AdapterConformance:
     class Suite(AdapterConformance):
         adapter_class = adapter
         fail_fast_seconds = 1.0
-        step_seconds = 2.0
+        step_seconds = 8.0
 
     return Suite()
 
 
-def run_scenario(name: str, adapter: type[InlineAdapter]) -> None:
+def run_scenario(name: str, adapter: type[InlineAdapter], *, seconds: float = 8.0) -> None:
     deployment = InlineDeployment(adapter)
-    with Stage(deployment, seconds=2.0) as stage:
+    with Stage(deployment, seconds=seconds) as stage:
         scenario = getattr(suite_of(adapter), name)
         given = {"deployment": deployment, "stage": stage}
         scenario(**{name: given[name] for name in inspect.signature(scenario).parameters})
@@ -87,7 +87,7 @@ def test_an_adapter_that_leaves_jobs_behind_is_found_out() -> None:
 
 def test_an_adapter_that_changes_payloads_is_found_out() -> None:
     with pytest.raises(StillRunning):
-        run_scenario("test_a_synchronous_task_returns_its_value", Meddling)
+        run_scenario("test_a_synchronous_task_returns_its_value", Meddling, seconds=2.0)
 
 
 def test_a_capability_that_does_not_exist_is_found_out() -> None:

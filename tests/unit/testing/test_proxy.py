@@ -6,20 +6,24 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from wove.testing import Fault, FaultProxy
+from wove.testing.stage import poll_until
 
 
 class Target(ThreadingHTTPServer):
-    """A receiver that notes what it gets."""
+    """A receiver that notes what it gets, and may keep its answers for a while."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         super().__init__(("127.0.0.1", 0), _Handler)
 
 
@@ -30,6 +34,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.bodies.append(body)
+        self.server.may_answer.wait(10)
         self.send_response(200 if self.path == "/wove/events/token" else 404)
         self.send_header("content-length", "2")
         self.end_headers()
@@ -66,6 +71,19 @@ def post(proxy: FaultProxy, event: str = "task_result", *, seconds: float = 5.0,
         return answer.status
     finally:
         connection.close()
+
+
+def is_listening(proxy: FaultProxy) -> bool:
+    """Tell whether the proxy takes connections, without making one."""
+    host, _, port = proxy.url("").removeprefix("http://").partition(":")
+    with socket.socket() as rival:
+        # With this option, a port is free as soon as nobody listens there.
+        rival.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            rival.bind((host, int(port)))
+        except OSError:
+            return True
+    return False
 
 
 def test_a_request_goes_through(proxy: FaultProxy, target: Target) -> None:
@@ -140,6 +158,31 @@ def test_a_proxy_that_goes_away_refuses_connections_and_comes_back_on_its_port(p
     proxy.come_back()
     assert proxy.url("") == before
     assert post(proxy) == 200
+
+
+def test_a_proxy_that_closes_gives_the_answer_to_what_it_has_passed_on(target: Target) -> None:
+    proxy = FaultProxy(("127.0.0.1", target.server_address[1]))
+    target.may_answer.clear()
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(post, proxy)
+        poll_until(lambda: len(target.bodies) == 1, seconds=5.0, what="the request has arrived")
+        closing = threads.submit(proxy.close)
+        poll_until(lambda: not is_listening(proxy), seconds=5.0, what="the proxy closes")
+        target.may_answer.set()
+        assert answer.result(5.0) == 200
+        closing.result(5.0)
+
+
+def test_a_proxy_that_closes_breaks_off_what_it_holds(target: Target) -> None:
+    proxy = FaultProxy(("127.0.0.1", target.server_address[1]))
+    proxy.add(Fault("hold"))
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(post, proxy)
+        proxy.wait_for("task_result")
+        proxy.close()
+        with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+            answer.result(5.0)
+    assert target.bodies == []
 
 
 def test_a_recorded_request_can_be_sent_again_and_changed(proxy: FaultProxy, target: Target) -> None:

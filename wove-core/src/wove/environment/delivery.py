@@ -149,6 +149,8 @@ class Delivery:
         elif kind == "submitted":
             self._taken(run_id)
         else:
+            if kind != "task_error":  # That may be the executor's own word: it has not taken the run.
+                self._taken(run_id)
             notify = active_hooks().wove_event_received
             if notify is not None:
                 notify(weave=order.weave, task=order.task, run_id=run_id, event_type=str(kind))
@@ -174,8 +176,8 @@ class Delivery:
         self._obey(self._inflight.reported(run_id, state, now=self._loop.time()))
 
     def _taken(self, run_id: str) -> None:
-        self._obey(self._inflight.taken(run_id))
-        if run_id not in self._inflight:
+        # A fast worker's events overtake the executor's own word.
+        if not self._inflight.taken(run_id):
             return
         if self._watcher is not None:
             self._watcher.wake()

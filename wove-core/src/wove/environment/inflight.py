@@ -117,12 +117,13 @@ class InFlight:
 
     # Stimuli of the executor.
 
-    def taken(self, run_id: str) -> Instructions:
-        """The executor has taken the run."""
+    def taken(self, run_id: str) -> bool:
+        """The executor has taken the run. Return whether that is news."""
         run = self._runs.get(run_id)
-        if run is not None and run.phase == "submitting":
-            run.phase = "submitted"
-        return []
+        if run is None or run.phase != "submitting":
+            return False
+        run.phase = "submitted"
+        return True
 
     def alive(self, run_id: str, *, now: float, lease: float | None = None) -> Instructions:
         """The run has started, or given another sign of life.

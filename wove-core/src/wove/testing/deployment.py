@@ -8,6 +8,12 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
+from wove.backend.admission import RETRY_VARIABLE
+
+# A worker may still hold the outcome of a task whose scenario has ended, and takes no other task while it tries to hand
+# that over. It has to outlast the scenarios' outages, and be free before the next scenario counts as hanging.
+_RETRY_SECONDS = "25"
+
 
 class Deployment:
     """A backend with its worker, and the means to break them. Yielded by the author's ``deployment`` fixture.
@@ -82,7 +88,7 @@ class WorkerProcess:
     Args:
         command: the program and its arguments.
         ready: tells whether the worker takes jobs; called until it does. None: it is ready once it has been started.
-        env: variables to add to those of this process.
+        env: variables to add to those of this process. Where neither has ``WOVE_CALLBACK_RETRY_SECONDS``, it is 25.
         cwd: its working directory.
         seconds: how long it may take to become ready.
     """
@@ -98,7 +104,7 @@ class WorkerProcess:
     ) -> None:
         self._command = list(command)
         self._ready = ready
-        self._env = {**os.environ, **(env or {})}
+        self._env = {RETRY_VARIABLE: _RETRY_SECONDS, **os.environ, **(env or {})}
         self._cwd = cwd
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None

@@ -1,6 +1,7 @@
 """Scenarios about what goes wrong on the way: dead processes, stopped workers, cancelled weaves, an absent backend."""
 
 import time
+from collections.abc import Mapping
 
 import wove
 from wove.errors import DeliveryError, DeliveryTimeoutError, TaskCancelledError
@@ -11,6 +12,9 @@ from wove.testing.exit_probe import probe_exit
 from wove.testing.lateness import LatenessOfTheBackground
 from wove.testing.outcomes import scenario
 from wove.testing.stage import Stage
+
+# How often loops may be late before it is no accident any more.
+_ATTEMPTS = 3
 
 
 class FaultScenarios(Conformance):
@@ -154,16 +158,25 @@ class FaultScenarios(Conformance):
     def _assert_fails_fast(self, deployment: Deployment, stage: Stage) -> None:
         deployment.take_backend_down()
         try:
-            with LatenessOfTheBackground() as lateness:
-                running = stage.begin_measured(tasks.add, left=1, right=2)
-                error = running.failure(self.fail_fast_seconds)
+            blocked = [self._blocked(stage)]
+            # A thread can be late on a busy machine; what blocks a loop does so every time.
+            while blocked[-1] and len(blocked) < _ATTEMPTS:
+                blocked.append(self._blocked(stage))
         finally:
             deployment.bring_backend_up()
             deployment.ensure_worker()
+        assert not blocked[-1], f"{' and '.join(blocked[-1])} was blocked, for so many seconds: {blocked}"
+
+    def _blocked(self, stage: Stage) -> Mapping[str, float]:
+        """Let a task fail at a backend that is down; return which loops were blocked meanwhile, and for how long."""
+        with LatenessOfTheBackground() as lateness:
+            running = stage.begin_measured(tasks.add, left=1, right=2)
+            error = running.failure(self.fail_fast_seconds)
         assert isinstance(error, Exception), repr(error)
+        late = {"the weave's loop": running.lateness, "the background loop": lateness.background}
         # What an idle loop suffers at the same time is the machine's doing.
-        assert running.lateness - lateness.idle < self.blocked_seconds, "the weave's loop was blocked"
-        assert lateness.background - lateness.idle < self.blocked_seconds, "the background loop was blocked"
+        own = {loop: seconds - lateness.idle for loop, seconds in late.items()}
+        return {loop: seconds for loop, seconds in own.items() if seconds >= self.blocked_seconds}
 
     # --- the end ---
 

@@ -20,6 +20,9 @@ from wove.testing.requests import Request, answer_bytes, head_of, kept_alive, re
 
 Action = Literal["drop", "delay", "answer", "duplicate", "black_hole", "lose_answer", "hold"]
 
+# How long the receiver may take for its last answers.
+_LAST_SECONDS = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -63,6 +66,7 @@ class FaultProxy:
         self._background = IOLoop()
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self._answering: set[asyncio.Task[None]] = set()
         self._may_go = asyncio.Event()
         self.come_back()
 
@@ -147,8 +151,10 @@ class FaultProxy:
     # --- its life ---
 
     def close(self) -> None:
-        """Stop for good."""
-        self._do(self._stop_listening())
+        """Stop for good: answer what is being passed on, and break everything else."""
+        # A weave has its result before the worker has the answer. Without it, the worker would repeat itself for ten
+        # minutes, and take no other task meanwhile.
+        self._do(self._stop_listening(patience=_LAST_SECONDS))
         self._background.close()
 
     def __enter__(self) -> Self:
@@ -167,13 +173,15 @@ class FaultProxy:
             self._server = await asyncio.start_server(self._accept, self._host, self._port, backlog=512)
             self._port = self._server.sockets[0].getsockname()[1]
 
-    async def _stop_listening(self) -> None:
+    async def _stop_listening(self, *, patience: float = 0.0) -> None:
         if self._server is None:
             return
         server, self._server = self._server, None
         # One that has been accepted in this moment appears with the next steps of the loop, if there is a server.
         await _pass_steps()
         server.close()
+        if patience and self._answering:
+            await asyncio.wait(self._answering, timeout=patience)
         for connection in list(self._connections):
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -209,11 +217,10 @@ class FaultProxy:
         action = fault.action if fault is not None else None
         if fault is None or action in ("delay", "hold", "duplicate"):
             await self._wait(fault)
-            answer = await self._pass_on(request)
-            if action == "duplicate":
-                answer = await self._pass_on(request)
-            writer.write(answer)
-            await writer.drain()
+            answering = asyncio.ensure_future(self._answer(request, writer, times=2 if action == "duplicate" else 1))
+            self._answering.add(answering)
+            answering.add_done_callback(self._answering.discard)
+            await answering
             return True
         if action == "answer":
             writer.write(answer_bytes(fault.status, fault.headers))
@@ -230,6 +237,12 @@ class FaultProxy:
             await asyncio.sleep(fault.seconds)
         elif fault is not None and fault.action == "hold":
             await self._may_go.wait()
+
+    async def _answer(self, request: Request, writer: asyncio.StreamWriter, *, times: int) -> None:
+        """Pass a request on and give the worker the last answer."""
+        answers = [await self._pass_on(request) for _ in range(times)]
+        writer.write(answers[-1])
+        await writer.drain()
 
     async def _pass_on(self, request: Request) -> bytes:
         """Send a request to the receiver and return its answer; a receiver that is not there breaks the connection."""
