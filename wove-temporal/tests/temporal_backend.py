@@ -53,7 +53,14 @@ class TemporalServer:
         command = [program, "server", "start-dev", "--headless", "--ip", HOST, "--port", str(self.port)]
         command += ["--log-level", "never", *self._options]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        wait_for_port(self.port, self._process, seconds=_START_SECONDS)
+        try:
+            wait_for_port(self.port, self._process, seconds=_START_SECONDS)
+            self._wait_until_healthy()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_until_healthy(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
