@@ -70,14 +70,18 @@ class Kubelet:
         namespace: whose pods it runs.
         folder: for logs, volumes and the list of processes.
         relist_seconds: how often it looks whether a process has ended; 0: it is told.
+        places: how many pods have room at a time.
     """
 
-    def __init__(self, api: Api, node: str, namespace: str, folder: Path, *, relist_seconds: float = 0.0) -> None:
+    def __init__(
+        self, api: Api, node: str, namespace: str, folder: Path, *, relist_seconds: float = 0.0, places: int = 1000
+    ) -> None:
         self._api = api
         self._node = node
         self._namespace = namespace
         self._folder = folder
         self._relist_seconds = relist_seconds
+        self._places = asyncio.Semaphore(places)
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -202,8 +206,9 @@ class Kubelet:
         if fault_of(pod) == "image-pull":
             await self._fail_to_pull(pod)
             return
-        words, env = await self._set_up(pod)
-        await self._execute(pod, words, env)
+        async with self._places:
+            words, env = await self._set_up(pod)
+            await self._execute(pod, words, env)
 
     async def _set_up(self, pod: Pod) -> tuple[list[str], dict[str, str]]:
         """Return the command line and the environment; wait, as a kubelet does, for what is not there yet."""
@@ -392,7 +397,14 @@ async def serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, done.set)
     api = Api(options.kubeconfig)
-    kubelet = Kubelet(api, options.node, options.namespace, options.folder, relist_seconds=options.relist_seconds)
+    kubelet = Kubelet(
+        api,
+        options.node,
+        options.namespace,
+        options.folder,
+        relist_seconds=options.relist_seconds,
+        places=options.places,
+    )
     await kubelet.register()
     work = [loop.create_task(kubelet.give_signs_of_life())]
     if options.idle:
@@ -416,6 +428,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--node", default="wove-test-node")
     parser.add_argument("--relist-seconds", type=float, default=0.0, help="how often it looks for ended processes")
+    parser.add_argument("--places", type=int, default=1000, help="how many pods have room at a time")
     parser.add_argument("--idle", action="store_true", help="run no pods")
     asyncio.run(serve(parser.parse_args()))
 

@@ -33,10 +33,17 @@ class Node:
         namespace: whose pods it runs.
         idle: it only gives signs of life. Kubernetes gives up no node where all are dead, so there has to be one.
         relist_seconds: how often it looks whether a process has ended; 0: it is told.
+        places: how many pods have room at a time.
     """
 
     def __init__(
-        self, cluster: ControlPlane, namespace: str, *, idle: bool = False, relist_seconds: float = 0.0
+        self,
+        cluster: ControlPlane,
+        namespace: str,
+        *,
+        idle: bool = False,
+        relist_seconds: float = 0.0,
+        places: int = 1000,
     ) -> None:
         self.folder = cluster.folder / f"node-{namespace}"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -50,6 +57,7 @@ class Node:
             str(self.folder),
             f"--node=node-{namespace}",
             f"--relist-seconds={relist_seconds}",
+            f"--places={places}",
             *(["--idle"] if idle else []),
         ]
         self._process: subprocess.Popen[bytes] | None = None
