@@ -146,6 +146,21 @@ def test_a_node_that_failed_is_named(stage: Stage, deployment: SlurmDeployment, 
     assert bed.node in str(error)
 
 
+def test_a_job_that_takes_too_long_is_reported(stage: Stage, bed: SlurmBed) -> None:
+    stage.configure(time_limit=5)
+    running = stage.begin(stubborn(), board=stage.board.address, label="slow")
+    stage.board.wait_for("slow", seconds=SECONDS)
+    (job,) = [line.split()[0] for line in bed.jobs()]
+    # Slurm knows no limit below a minute, and looks at them every half minute.
+    bed.client("scontrol", "update", f"jobid={job}", "endtime=now")
+    error = running.failure(90.0)
+    assert isinstance(error, DeliveryOrphanedError)
+    assert error.state == "failed"
+    assert "TIMEOUT" in str(error)
+    assert "ask for more with 'time_limit'" in str(error)
+    assert "DUE TO TIME LIMIT" in str(error), "Slurm's own words are in the log"
+
+
 def test_tasks_outlive_a_controller_that_is_away(stage: Stage, bed: SlurmBed) -> None:
     healthy = stage.begin(tasks.wait_at, board=stage.board.address, label="healthy")
     doomed = stage.begin(tasks.wait_at_later, board=stage.board.address, label="doomed")
