@@ -77,7 +77,8 @@ class Runs:
         self._stored: WeakKeyDictionary[Apart, Any] = WeakKeyDictionary()
         self._storing = threading.Lock()
         self._rejoining = threading.Lock()
-        self.is_client = session.join(settings)
+        self.is_client = self._joined = False
+        self._join()
 
     @property
     def is_ready(self) -> bool:
@@ -136,8 +137,14 @@ class Runs:
         return misfit(self._settings.remote_options, ray.nodes())
 
     def close(self) -> None:
-        """Leave the session."""
-        session.leave()
+        """Leave the session. Idempotent."""
+        if self._joined:
+            self._joined = False
+            session.leave()
+
+    def _join(self) -> None:
+        self.is_client = session.join(self._settings)
+        self._joined = True
 
     def _submit(self, payload: Mapping[str, Any], arguments: Iterable[Apart]) -> Submitted:
         stored = {argument.key: self._stored[argument] for argument in arguments}
@@ -164,5 +171,5 @@ class Runs:
             if not ray.is_initialized():
                 self._stored.clear()
                 self._has_submitted = False
-                session.leave()
-                self.is_client = session.join(self._settings)
+                self.close()
+                self._join()

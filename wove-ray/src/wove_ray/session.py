@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 import warnings
@@ -54,7 +55,11 @@ def join(settings: Settings) -> bool:
             _connect(settings)
             _made = settings.address or DEFAULT_ADDRESS
         _holders += 1
-    return is_client()
+    if is_client():
+        # Tasks are what Ray Client carries here; that they amount to 10 MB in time is no news.
+        warnings.filterwarnings("ignore", message="More than 10MB of messages", category=UserWarning)
+        return True
+    return False
 
 
 def leave() -> None:
@@ -72,22 +77,17 @@ def leave() -> None:
 
 def is_client() -> bool:
     """Tell whether the session is one of Ray Client."""
-    from ray.util.client import ray as client
-
-    return bool(client.is_connected())
-
-
-def is_made_here() -> bool:
-    """Tell whether the session was made here."""
-    return _made is not None
+    # Where nobody has imported it, nobody is connected through it; it needs packages that others do not need.
+    client = sys.modules.get("ray.util.client")
+    return client is not None and bool(client.ray.is_connected())
 
 
 def _check_address(wanted: str | None) -> None:
-    if wanted in (None, "auto", _made):
+    if wanted is None or wanted in (DEFAULT_ADDRESS, _made):
         return
-    there = _made or _address_in_use()
+    there = _address_in_use() if _made in (None, DEFAULT_ADDRESS) else _made
     # A host has many names; another port is another cluster for sure.
-    if there is None or (_made is None and there.rpartition(":")[2] == wanted.rpartition(":")[2]):
+    if there is None or (there != _made and there.rpartition(":")[2] == wanted.rpartition(":")[2]):
         return
     raise ConfigurationError(
         f"address: this process is connected to Ray at {there}, and has one session at a time; it cannot have another "
@@ -161,9 +161,7 @@ def _check_port(address: str) -> None:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Drop what Ray says about being initialized outside of the main thread, and about many small messages."""
-    # Tasks are what Ray Client carries here; that they amount to 10 MB in time is no news.
-    warnings.filterwarnings("ignore", message="More than 10MB of messages", category=UserWarning)
+    """Drop what Ray says about being initialized outside of the main thread."""
     logger = logging.getLogger("ray._private.worker")
     logger.addFilter(_is_no_matter_of_threads)
     try:
