@@ -103,7 +103,7 @@ def test_a_job_that_an_operator_terminates_is_reported_and_stops(project: Tempor
 
 
 def test_a_task_that_temporal_hands_out_and_no_worker_gets_is_started_again(
-    project: TemporalDeployment, stage: Stage
+    project: TemporalDeployment, stage: Stage, tmp_path: Path
 ) -> None:
     stage.configure(task_queue="lossy", heartbeat_timeout=1)
     running = stage.begin(tasks.add, left=40, right=2)
@@ -113,7 +113,7 @@ def test_a_task_that_temporal_hands_out_and_no_worker_gets_is_started_again(
         return (await client.workflow_service.poll_activity_task_queue(request)).task_token
 
     assert project.server.ask(take_and_forget)
-    worker = TemporalDeployment(project.server, Path(), command=own_command(project.server, "--task-queue", "lossy"))
+    worker = TemporalDeployment(project.server, tmp_path, command=own_command(project.server, "--task-queue", "lossy"))
     try:
         worker.ensure_worker()
         assert running.result(SECONDS) == 42
