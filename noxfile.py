@@ -99,6 +99,11 @@ def _servers() -> dict[str, str]:
     return declared
 
 
+def _build_script(name: str) -> str | None:
+    script: str | None = _read_toml(ROOT / name).get("tool", {}).get("wove-tests", {}).get("build")
+    return script
+
+
 def _start_builds(session: nox.Session) -> None:
     """Start what builds the servers that no package has, beside the other sessions; tests that need one wait for it.
 
@@ -106,7 +111,7 @@ def _start_builds(session: nox.Session) -> None:
     a script keeps what it has built, and does nothing where that is there.
     """
     for name in ADAPTERS:
-        script = _read_toml(ROOT / name).get("tool", {}).get("wove-tests", {}).get("build")
+        script = _build_script(name)
         if script is not None:
             session.log(f"Building in the background: {script}")
             command = [sys.executable, str(ROOT / script)]
@@ -264,8 +269,10 @@ def adapters(session: nox.Session) -> None:
         )
 
     failed = []
+    # Those that may have to wait for a build come last.
+    order = sorted(ADAPTERS, key=lambda name: _build_script(name) is not None)
     with ThreadPoolExecutor(ADAPTERS_AT_ONCE) as pool:
-        names = {pool.submit(run, name): name for name in ADAPTERS}
+        names = {pool.submit(run, name): name for name in order}
         for running in as_completed(names):
             ended = running.result()
             print(ended.stdout, flush=True)
