@@ -261,7 +261,8 @@ def test_a_start_event_that_nobody_answers_does_not_keep_the_task_from_running(
     server.rule = lambda request: Move(after=released.wait) if request.kind == "task_started" else Move()
     execute(payload_for(server.url, counter))
     assert counter.count == 1
-    assert server.kinds[-1] == "task_result"
+    # On a busy machine, a start that nobody waits for any more may reach the server after it.
+    assert "task_result" in server.kinds
     released.set()
 
 
