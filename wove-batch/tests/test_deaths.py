@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,11 +66,9 @@ def test_a_host_that_goes_away_is_an_error(deployment: BatchDeployment, stage: S
 
 def test_a_job_that_aws_times_out_says_so(stage: Stage, server: BatchServer) -> None:
     # AWS asks for a minute at least; a weave that waits for less ends before its job's own limit.
-    started = time.monotonic()
     options = {"delivery_timeout": 3.0}
     error = stage.begin(tasks.wait_at, options, board=stage.board.address, label="slow").failure(SECONDS)
     assert isinstance(error, DeliveryTimeoutError)
-    assert time.monotonic() - started < 10.0
     run_id = stage.journal.wait_for_submission("wait_at", seconds=SECONDS)
     (job,) = [job for job in server.jobs() if job["jobName"] == f"wove-{run_id}"]
     assert server.job(job["jobId"])["timeout"] == {"attemptDurationSeconds": 60}
