@@ -13,6 +13,7 @@ import asyncio
 import atexit
 import base64
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -46,7 +47,9 @@ async def wait_a_little(number: int) -> int:
 def service() -> int:
     """Start a worker service for this process and return its port."""
     command = [sys.executable, "-m", "wove.services", "http", "--port", "0", "--workers", "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # Its workers import the functions from here.
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     atexit.register(process.wait)
     atexit.register(process.terminate)
     assert process.stdout is not None
