@@ -99,9 +99,38 @@ def _servers() -> dict[str, str]:
     return declared
 
 
+def _build_script(name: str) -> str | None:
+    script: str | None = _read_toml(ROOT / name).get("tool", {}).get("wove-tests", {}).get("build")
+    return script
+
+
+def _start_builds(session: nox.Session) -> None:
+    """Start what builds the servers that no package has, beside the other sessions; tests that need one wait for it.
+
+    An adapter names its script in its pyproject.toml: `[tool.wove-tests]` with a line `build = "tests/beds/..."`. Such
+    a script keeps what it has built, and does nothing where that is there.
+    """
+    for name in ADAPTERS:
+        script = _build_script(name)
+        if script is not None:
+            session.log(f"Building in the background: {script}")
+            command = [sys.executable, str(ROOT / script)]
+            with (Path(session.create_tmp()) / f"{Path(script).stem}.log").open("wb") as log:
+                # It may go on when this process has ended: a later one finds what it has built.
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+
 @nox.session(venv_backend="none")
 def servers(session: nox.Session) -> None:
     """Install the servers of the adapters' tests: as root when CI is set, else with `nox -s servers -- --install`."""
+    in_ci = bool(os.environ.get("CI")) and os.geteuid() == 0
+    wanted = in_ci or "--install" in session.posargs
+    _install_servers(session, wanted=wanted)
+    if wanted:
+        _start_builds(session)
+
+
+def _install_servers(session: nox.Session, *, wanted: bool) -> None:
     # Debian installs servers into directories that an ordinary user's PATH leaves out.
     search = os.pathsep.join([os.environ["PATH"], "/usr/local/sbin", "/usr/sbin", "/sbin"])
     missing = {program: package for program, package in _servers().items() if not shutil.which(program, path=search)}
@@ -109,8 +138,7 @@ def servers(session: nox.Session) -> None:
         session.log("Every server that the adapters' tests need is installed.")
         return
     command = ["apt-get", "install", "-y", "--no-install-recommends", *sorted(set(missing.values()))]
-    in_ci = bool(os.environ.get("CI")) and os.geteuid() == 0
-    if not (in_ci or "--install" in session.posargs):
+    if not wanted:
         session.warn(f"Missing servers: {', '.join(missing)}. Tests that need them are skipped.")
         session.warn(f"Install them with: {' '.join(command)}")
         return
@@ -241,8 +269,10 @@ def adapters(session: nox.Session) -> None:
         )
 
     failed = []
+    # Those that may have to wait for a build come last.
+    order = sorted(ADAPTERS, key=lambda name: _build_script(name) is not None)
     with ThreadPoolExecutor(ADAPTERS_AT_ONCE) as pool:
-        names = {pool.submit(run, name): name for name in ADAPTERS}
+        names = {pool.submit(run, name): name for name in order}
         for running in as_completed(names):
             ended = running.result()
             print(ended.stdout, flush=True)

@@ -29,6 +29,16 @@ signal.signal(signal.SIGTERM, handler)
 sys.exit(main(sys.argv[1:]))
 """
 
+# No signal that has its default action does anything to the first process of a container.
+AS_FIRST_PROCESS = """
+import os, sys
+from wove.backend_worker import main
+
+os.getpid = lambda: 1
+os.kill = lambda pid, number: None
+sys.exit(main(sys.argv[1:]))
+"""
+
 
 @pytest.fixture
 def server() -> Iterator[EventServer]:
@@ -134,6 +144,24 @@ def test_the_payload_may_come_on_standard_input(
     assert _final(server)["result"] == 300_000
 
 
+def test_the_payload_may_be_in_a_file(server: EventServer, workers: Workers, tmp_path: Path) -> None:
+    def task(text: str) -> tuple[int, bool]:
+        import os
+
+        return len(text), "WOVE_BACKEND_PAYLOAD_FILE" in os.environ
+
+    file = tmp_path / "payload"
+    file.write_text(json.dumps(payload_for(server.url, task, text="x" * 300_000)))
+    assert workers.run(None, WOVE_BACKEND_PAYLOAD_FILE=str(file)) == (0, "")
+    assert _final(server)["result"] == (300_000, False)
+
+
+def test_a_file_that_cannot_be_read_is_named(workers: Workers, tmp_path: Path) -> None:
+    code, errors = workers.run(None, WOVE_BACKEND_PAYLOAD_FILE=str(tmp_path / "absent"))
+    assert code == 64
+    assert "The payload's file, which WOVE_BACKEND_PAYLOAD_FILE names, cannot be read" in errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "complaint"),
     [
@@ -235,6 +263,14 @@ def _wait_for_state(process: subprocess.Popen[str], state: str) -> None:
         stat = Path(f"/proc/{process.pid}/stat").read_text()
         seen = seen + 1 if stat.rpartition(")")[2].split()[0] == state else 0
         time.sleep(0.02)
+
+
+def test_sigterm_ends_a_worker_that_is_the_first_process_of_a_container(server: EventServer, workers: Workers) -> None:
+    process = workers.start(payload_for(server.url, _sleeping()), program=("-c", AS_FIRST_PROCESS))
+    server.wait_for("task_started")
+    _signal_until(server, process, signal.SIGTERM)
+    assert workers.end(process)[0] == 128 + signal.SIGTERM
+    assert _final(server)["type"] == "task_cancelled"
 
 
 def test_sigterm_ends_a_worker_whose_weave_is_gone(server: EventServer, workers: Workers) -> None:

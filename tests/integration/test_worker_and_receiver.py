@@ -21,6 +21,7 @@ from wove.backend.payload import build_backend_payload, payload_to_b64, split_pa
 from wove.backend.receiver import BackendCallbackServer, ReceiverSession, open_receiver_session
 from wove.backend.signing import sign_payload
 from wove.backend.spool import spool
+from wove.backend.worker_run import WorkerRun
 from wove.errors import DeliveryGivenUpError, EventRefusedError, SignatureError
 from wove.integrations.worker import arun, run
 
@@ -47,7 +48,13 @@ class Owner:
         self._runs = 0
 
     async def payload(
-        self, function: Callable[..., Any], *, lease: float = 30.0, limit: int | None = None, **args: Any
+        self,
+        function: Callable[..., Any],
+        *,
+        lease: float = 30.0,
+        limit: int | None = None,
+        exclusive: bool = False,
+        **args: Any,
     ) -> dict[str, Any]:
         self._runs += 1
         run_id = f"report-{self._runs}"
@@ -55,7 +62,7 @@ class Owner:
         whole = build_backend_payload(frame, callback_url=self.session.callback_url, adapter="test")
         small, body = split_payload(whole, limit)
         payload: dict[str, Any] = {**small, "lease": lease, "results": self._config.get("results", "pickle")}
-        key = await self._on_loop(lambda: self.session.open_run(run_id, lease=lease, body=body))
+        key = await self._on_loop(lambda: self.session.open_run(run_id, lease=lease, body=body, exclusive=exclusive))
         if key is not None:
             payload["callback_key"] = key
         else:
@@ -247,6 +254,22 @@ def _worker_environment(payload: dict[str, Any]) -> dict[str, str]:
 
 
 # Faults 17 and 26.
+async def test_a_worker_that_comes_second_to_an_exclusive_run_learns_that_it_is_taken() -> None:
+    async with _owner() as owner:
+        payload = await owner.payload(lambda: 1, lease=0.1, exclusive=True)
+        first, second = WorkerRun(payload), WorkerRun(payload)
+        try:
+            assert await asyncio.to_thread(first.prepare)
+            first.close()  # Its worker dies, and its lease ends.
+            await asyncio.sleep(0.2)
+            assert not await asyncio.to_thread(second.prepare)
+        finally:
+            first.close()
+            second.close()
+        assert second.is_taken
+        assert second.run_id == payload["run_id"]
+
+
 async def test_a_job_that_is_delivered_again_after_its_end_is_not_executed() -> None:
     executions: list[int] = []
     _shared["task"] = lambda: executions.append(1)
@@ -332,3 +355,60 @@ async def test_a_plain_payload_is_answered_to_a_server_that_expects_no_run() -> 
         assert events[1]["result"] == 5
     finally:
         await server.stop()
+
+
+# --- backends that deliver a job once ---
+
+
+def _length(text: str) -> int:
+    return len(text)
+
+
+def _wait_for(path: str) -> str:
+    deadline = time.monotonic() + 30.0
+    while not os.path.exists(path):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return "released"
+
+
+async def test_a_short_task_of_a_backend_that_delivers_once_needs_one_event() -> None:
+    async with _owner() as owner:
+        payload = await owner.payload(_length, text="abc")
+        await asyncio.to_thread(run, payload, delivered_once=True)
+        assert (await owner.recv())["result"] == 3
+
+
+async def test_a_longer_task_of_a_backend_that_delivers_once_is_heard_of_while_it_runs(tmp_path: Path) -> None:
+    async with _owner() as owner:
+        payload = await owner.payload(_wait_for, path=str(tmp_path / "go"))
+        running = asyncio.create_task(asyncio.to_thread(run, payload, delivered_once=True))
+        assert (await owner.recv())["type"] == "task_started"
+        (tmp_path / "go").touch()
+        assert (await owner.outcome())["result"] == "released"
+        await running
+
+
+async def test_what_waits_at_the_receiver_is_fetched_without_a_start(tmp_path: Path) -> None:
+    async with _owner() as owner:
+        payload = await owner.payload(_length, text="x" * 10_000, limit=2000)
+        assert "claim" in payload
+        await asyncio.to_thread(run, payload, delivered_once=True)
+        assert (await owner.outcome())["result"] == 10_000
+
+
+async def test_a_backend_that_delivers_once_leaves_nothing_on_the_worker_s_host(tmp_path: Path) -> None:
+    async with _owner() as owner:
+        await asyncio.to_thread(run, await owner.payload(_length, text="abc"), delivered_once=True)
+        await owner.outcome()
+    assert [path for path in (tmp_path / "spool").rglob("*") if path.is_file()] == []
+
+
+async def test_a_task_that_comes_after_its_time_is_not_executed_by_a_backend_that_delivers_once() -> None:
+    async with _owner() as owner:
+        payload = await owner.payload(_length, text="abc")
+        payload["deadline"] = time.time() - 1.0
+        await asyncio.to_thread(run, payload, delivered_once=True)
+        event = await owner.outcome()
+    assert event["type"] == "task_error"
+    assert "after its delivery_timeout" in event["error"]["message"]

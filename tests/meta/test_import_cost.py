@@ -73,3 +73,15 @@ def test_importing_wove_loads_no_third_party_package_but_pluggy() -> None:
 
 def test_a_local_weave_runs_where_no_dispatch_package_is_installed() -> None:
     assert _run(WITHOUT_DISPATCH) == "[0, 1, 4]"
+
+
+def test_a_worker_loads_only_what_a_synchronous_task_needs() -> None:
+    program = """
+import sys
+from wove.backend.execution import TaskExecution
+import wove.backend_worker, wove.integrations.worker
+event = TaskExecution({"run_id": "run-1", "task_id": "name", "callable": lambda: 42, "args": {}}).run()
+unwanted = {"asyncio", "concurrent", "datetime", "email", "pathlib", "random", "shutil", "ssl", "tempfile", "urllib"}
+print(event["result"], unwanted & set(sys.modules))
+"""
+    assert _run(program) == "42 set()"

@@ -25,6 +25,7 @@ class Ledger:
         batches: the sizes of the bulk submissions.
         cancelled: ``(run_id, submission)`` for each call of `cancel`.
         polls: the run ids of each question.
+        heard: the run id and the type of each event.
         hold: while it is not set, `submit` hangs.
         submit_failure, start_failure: what `submit` and `start` raise.
         refuse: picks, by payload, the submissions of a batch that are refused.
@@ -41,6 +42,7 @@ class Ledger:
         self.batches: list[int] = []
         self.cancelled: list[tuple[str, Any]] = []
         self.polls: list[list[str]] = []
+        self.heard: list[tuple[str, str]] = []
         self.hold: asyncio.Event | None = None
         self.submit_failure: Exception | None = None
         self.start_failure: Exception | None = None

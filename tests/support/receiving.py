@@ -40,9 +40,16 @@ class Receiving:
         self.session = session
         self.url = session.callback_url
 
-    async def open_run(self, run_id: str, *, lease: float = 30.0, body: bytes | None = None) -> str | None:
+    async def open_run(
+        self,
+        run_id: str,
+        *,
+        lease: float = 30.0,
+        body: bytes | None = None,
+        apart: Mapping[str, bytes] | None = None,
+    ) -> str | None:
         async def opened() -> str | None:
-            return self.session.open_run(run_id, lease=lease, body=body)
+            return self.session.open_run(run_id, lease=lease, body=body, apart=apart)
 
         return await on_io_loop(opened())
 
@@ -125,12 +132,12 @@ async def post(
         return await connection.answer()
 
 
-async def fetch(url: str, run_id: str, key: str | None, **signed: Any) -> Answer:
+async def fetch(url: str, run_id: str, key: str | None, *, query: str = "", **signed: Any) -> Answer:
     """Fetch the rest of a run's payload."""
     run = signed.pop("signed_run", run_id)
     fields = {} if key is None else signature(key, run, b"", request=CLAIM_REQUEST, **signed)
     async with Connection(f"{url}/{run_id}") as connection:
-        await connection.send(connection.head("GET", fields))
+        await connection.send(connection.head("GET", fields, path=connection.path + query))
         return await connection.answer()
 
 

@@ -470,6 +470,18 @@ async def test_the_claimed_part_of_a_payload_is_given_to_its_own_run_only(signed
     assert (await fetch(signed.url, "a", key)).status == 410
 
 
+async def test_an_argument_apart_is_given_to_the_runs_that_need_it(signed: Receiving) -> None:
+    key = await signed.open_run("a", body=b"{}", apart={"abc": b"shared"})
+    other = await signed.open_run("b", body=b"{}")
+    assert (await fetch(signed.url, "a", key, query="?apart=abc")).body == b"shared"
+    assert (await fetch(signed.url, "a", key)).body == b"{}"
+    assert (await fetch(signed.url, "a", key, query="?apart=abd")).status == 404
+    assert (await fetch(signed.url, "b", other, query="?apart=abc")).status == 404
+    assert (await fetch(signed.url, "a", other, query="?apart=abc")).status == 401
+    await signed.close_run("a")
+    assert (await fetch(signed.url, "a", key, query="?apart=abc")).status == 410
+
+
 async def test_a_signed_event_of_a_run_that_is_over_is_answered_before_the_body_is_read(signed: Receiving) -> None:
     key = await signed.open_run("a")
     large = frame_to_bytes(event("a", "task_result", result="x" * MIB))

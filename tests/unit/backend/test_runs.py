@@ -112,6 +112,12 @@ def test_a_second_worker_takes_over_when_the_lease_is_up() -> None:
     assert outcome(step(taken.state, arrival("heartbeat", sequence=2, now=32.0))) == (409, False)
 
 
+def test_nobody_takes_over_an_exclusive_run() -> None:
+    state = after(replace(FRESH, exclusive=True), arrival("task_started", lease=30.0))
+    assert outcome(step(state, arrival("task_started", worker="w2", now=31.0, lease=30.0))) == (409, False)
+    assert outcome(step(state, arrival("heartbeat", sequence=2, now=32.0))) == (200, True)
+
+
 def test_heartbeats_extend_the_lease_by_what_was_announced() -> None:
     state = after(FRESH, arrival("task_started", lease=6.0), arrival("heartbeat", sequence=2, now=5.0))
     assert outcome(step(state, arrival("task_started", worker="w2", now=10.0, lease=6.0))) == (409, False)

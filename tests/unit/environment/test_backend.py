@@ -322,6 +322,20 @@ async def test_a_result_that_comes_within_the_grace_counts(ledger: Ledger) -> No
     assert ledger.polls != []
 
 
+class ListeningAdapter(MemoryAdapter):
+    """One that wants to know which runs have begun."""
+
+    def heard(self, run_id: str, event_type: str) -> None:
+        self.ledger.heard.append((run_id, event_type))
+
+
+async def test_an_adapter_hears_of_each_event_of_its_runs(ledger: Ledger) -> None:
+    async with Weaving(ledger, ListeningAdapter) as at:
+        assert await at.run(double, {"value": 1}) == 2
+    (run_id,) = ledger.run_ids
+    assert ledger.heard == [(run_id, "task_started"), (run_id, "task_result")]
+
+
 def double_slowly(value: int) -> int:
     time.sleep(0.3)
     return 2 * value

@@ -158,6 +158,22 @@ def test_a_dead_job_fails_its_task_after_the_grace_with_what_the_backend_said(in
     assert "exit code 137: OOMKilled" in str(error)
 
 
+def test_a_backend_that_knows_better_shortens_the_grace_and_never_prolongs_it(inflight: InFlight) -> None:
+    opened(inflight, grace=5.0)
+    inflight.reported("r", JobState("failed", grace=1.0), now=10.0)
+    assert inflight.next_due() == 11.0
+    assert "within 1 s" in str(error_of(inflight.tick(now=11.0)))
+    opened(inflight, grace=0.5)
+    inflight.reported("r", JobState("failed", grace=1.0), now=20.0)
+    assert inflight.next_due() == 20.5
+
+
+def test_a_timeout_repeats_why_the_backend_lets_a_job_wait(inflight: InFlight) -> None:
+    opened(inflight, timeout=5.0)
+    inflight.reported("r", JobState("queued", reason="no worker has a GPU"), now=1.0)
+    assert "no worker has started it. The backend says: no worker has a GPU." in str(error_of(inflight.tick(now=5.0)))
+
+
 def test_repeated_reports_do_not_prolong_the_grace(inflight: InFlight) -> None:
     opened(inflight, grace=5.0)
     for second in range(5):

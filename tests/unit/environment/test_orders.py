@@ -35,6 +35,7 @@ def test_the_frame_has_every_field_but_the_run_id() -> None:
         "item": 4,
         "deadline": None,
         "trace": {"traceparent": "00-1"},
+        "weave": "",
     }
 
 

@@ -1,5 +1,6 @@
 """The fault proxy: what it breaks, it breaks by the script alone."""
 
+import gc
 import http.client
 import json
 import socket
@@ -197,3 +198,13 @@ def test_waiting_in_vain_says_what_was_seen(proxy: FaultProxy) -> None:
     post(proxy, "heartbeat")
     with pytest.raises(TimeoutError, match="Seen so far: heartbeat"):
         proxy.wait_for("task_result", seconds=0.01)
+
+
+def test_a_connection_that_comes_as_the_proxy_goes_leaves_no_socket_behind() -> None:
+    for _ in range(5):
+        proxy = FaultProxy(("127.0.0.1", 1))
+        port = int(proxy.url("").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)):
+            proxy.close()
+        # What is left says so when it is collected, and every warning is an error.
+        gc.collect()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from typing import Any
+from urllib.parse import parse_qs
 
 from wove.backend.bodies import (
     DEFAULT_LIMITS,
@@ -94,7 +95,9 @@ class EventEndpoint:
 
 
 class ClaimEndpoint:
-    """``GET /wove/events/{token}/{run_id}``: gives a worker the rest of its payload."""
+    """``GET /wove/events/{token}/{run_id}``: gives a worker the rest of its payload, or with ``?apart=DIGEST`` an
+    argument that waits apart from it.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -118,9 +121,11 @@ class ClaimEndpoint:
         run = _signing_run(callback, signature, length=0, request=CLAIM_REQUEST)
         if run.over:
             raise Refusal(410, RUN_OVER)
-        if run.claim is None:
+        digest = parse_qs(scope["query_string"].decode("latin-1")).get("apart")
+        claim = run.claim if digest is None else run.apart.get(digest[0])
+        if claim is None:
             raise Refusal(404, "The payload of this run is complete.")
-        return run.claim
+        return claim
 
 
 def build_callback_app(limits: ReceiveLimits = DEFAULT_LIMITS) -> Starlette:

@@ -42,14 +42,17 @@ class Refusal(Exception):
 class Run:
     """A run that events may arrive for. Changed on the background loop only; other threads read."""
 
-    __slots__ = ("claim", "inbox", "key", "settings", "state")
+    __slots__ = ("apart", "claim", "inbox", "key", "settings", "state")
 
-    def __init__(self, run_id: str, inbox: Inbox, settings: CallbackSettings, *, lease: float) -> None:
-        self.state = RunState(lease, signed_only=not settings.takes_unsigned)
+    def __init__(
+        self, run_id: str, inbox: Inbox, settings: CallbackSettings, *, lease: float, exclusive: bool = False
+    ) -> None:
+        self.state = RunState(lease, signed_only=not settings.takes_unsigned, exclusive=exclusive)
         self.inbox = inbox
         self.settings = settings
         self.key = derive_key(settings.secret, run_id)
         self.claim: bytes | None = None
+        self.apart: Mapping[str, bytes] = {}
 
     @property
     def over(self) -> bool:
@@ -60,6 +63,7 @@ class Run:
         """Accept nothing more for the run, and drop what it kept for its worker."""
         self.state = closed(self.state)
         self.claim = None
+        self.apart = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,16 @@ class Callback:
         self._summarize()
         return not self._users
 
-    def open(self, run_id: str, inbox: Inbox, *, lease: float, claim: bytes | None) -> Run:
+    def open(
+        self,
+        run_id: str,
+        inbox: Inbox,
+        *,
+        lease: float,
+        claim: bytes | None,
+        exclusive: bool = False,
+        apart: Mapping[str, bytes] | None = None,
+    ) -> Run:
         """Expect events of a run.
 
         Raises:
@@ -131,8 +144,9 @@ class Callback:
         """
         if self.find(run_id) is not None:
             raise ValueError(f"Run {run_id!r} was opened before; every attempt needs a run id of its own.")
-        run = Run(run_id, inbox, self._users[inbox], lease=lease)
+        run = Run(run_id, inbox, self._users[inbox], lease=lease, exclusive=exclusive)
         run.claim = claim
+        run.apart = apart or {}
         self._runs[run_id] = run
         return run
 

@@ -8,6 +8,7 @@ followed.
 
 import atexit
 import os
+import re
 import select
 import socket
 import threading
@@ -16,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from wove.backend.answers import Answer, read_answer
 
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 LONGEST_ANSWER = 64 * 1024
 _MOST_IDLE = 8
 _IDLE_SECONDS = 60.0
+_PORTS = {"http": 80, "https": 443}
 # Head and body leave in one packet up to this size, and are not copied together above it.
 _ONE_PACKET = 64 * 1024
+# What nearly every callback URL looks like: no user, no query, nothing to be decoded, and no address of IPv6.
+_PLAIN_URL = re.compile(r"(https?)://([a-z0-9_.-]+)(?::([0-9]{1,5}))?((?:/[A-Za-z0-9._~-]+)*/?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,12 @@ def target_of(url: str) -> Target:
     Raises:
         ValueError: it is none. The message does not repeat it, because it may hold a token.
     """
+    plain = _PLAIN_URL.fullmatch(url)
+    if plain is not None and 0 < int(plain[3] or 1) < 2**16:
+        return Target(plain[1], plain[2], int(plain[3] or _PORTS[plain[1]]), plain[4] or "/")
+    # Takes milliseconds to import.
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -67,7 +76,7 @@ def target_of(url: str) -> Target:
             "The callback URL must look like http://host:port/wove/events/<token>. "
             "Set callback_url in the environment's executor_config."
         )
-    return Target(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path)
+    return Target(parts.scheme, host, port or _PORTS[parts.scheme], path)
 
 
 class Connections:
@@ -193,7 +202,9 @@ def _request(target: Target, method: str, headers: Mapping[str, str], body: byte
 
 
 def _open(target: Target, seconds: float) -> socket.socket:
-    connection = socket.create_connection((target.host, target.port), seconds)
+    # As text, a name makes Python load the tables of international ones.
+    host = target.host.encode("ascii") if target.host.isascii() else target.host
+    connection = socket.create_connection((host, target.port), seconds)  # type: ignore[arg-type]
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return _tls().wrap_socket(connection, server_hostname=target.host) if target.scheme == "https" else connection

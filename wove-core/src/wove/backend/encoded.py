@@ -6,8 +6,8 @@ gigabyte, and with it every event loop of the process.
 
 import base64
 import json
+import os
 import re
-import secrets
 from typing import Any
 
 # Bytes from which this is worth the while.
@@ -35,7 +35,7 @@ def _parse_around_pickle(data: bytes) -> dict[str, Any] | None:
             continue
         if data.find(b"\\", start, end) >= 0:
             return None  # Base64 may be escaped in JSON, but hardly anybody does it.
-        stand_in = secrets.token_hex(16)
+        stand_in = os.urandom(16).hex()
         payload = _parse(b"".join((data[:start], stand_in.encode(), data[end:])))
         name = field[1].decode("ascii")
         # Elsewhere, it belongs to something nested, or was overruled by a second field of the same name.

@@ -3,7 +3,6 @@
 import copy
 import itertools
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -71,7 +70,7 @@ class EventSender:
         clock: Clock | None = None,
         client: Connections | None = None,
     ) -> None:
-        self.worker_id = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self.worker_id = f"{os.getpid()}-{os.urandom(8).hex()}"
         self.policy = policy or DeliveryPolicy()
         self.clock = clock or Clock()
         self._target = target_of(callback_url)
@@ -135,12 +134,13 @@ class EventSender:
         """Let a running `deliver`, and every later one, give up after so many seconds from now."""
         self._hurry_until = self.clock.monotonic() + seconds
 
-    def fetch(self, size: int) -> bytes | None:
+    def fetch(self, size: int, *, apart: str | None = None) -> bytes | None:
         """Return the rest of a payload that waits at the receiver, tried for as long as the policy says; None where
         nobody wants this worker to execute the run.
 
         Args:
             size: its bytes; more are not read.
+            apart: the digest of an argument that waits there apart from the payload, to be fetched instead.
 
         Raises:
             EventRefusedError: the receiver refuses to give it.
@@ -148,8 +148,9 @@ class EventSender:
         """
         target = self._target
         path, _, query = target.path.partition("?")
+        fields = "&".join(field for field in (query, f"apart={apart}" if apart else "") if field)
         claimed = Target(
-            target.scheme, target.host, target.port, f"{path}/{self._run_id}{'?' + query if query else ''}"
+            target.scheme, target.host, target.port, f"{path}/{self._run_id}{'?' + fields if fields else ''}"
         )
         reply = self._persist(lambda: self._fetch_once(claimed, size), "The payload", None)
         return None if reply.unwanted else reply.body

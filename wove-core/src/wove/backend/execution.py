@@ -2,26 +2,27 @@
 
 A `TaskExecution` turns a ``run_task`` frame into exactly one final event, whatever the task does; `final_event_bytes`
 turns that event into bytes, whatever the task returned.
+
+asyncio is loaded with the first coroutine, see `wove.backend.late_asyncio`.
 """
 
-import asyncio
 import contextvars
 import functools
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
+from wove.backend.apart import values_apart
 from wove.backend.failures import can_travel, normalize_exception
 from wove.backend.frames import deserialize_frame, frame_to_bytes
+from wove.backend.late_asyncio import is_being_cancelled, is_cancellation, run_in_own_loop
 from wove.backend.stopping import Interruption
 from wove.backend.threads import in_daemon_thread
 from wove.backend.types import EventFrame
 from wove.errors import PayloadTooLargeError, SerializationError, TaskStopped
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,13 @@ class TaskExecution:
 
     Args:
         frame: a ``run_task`` command or a payload; its callable and arguments as objects, or still pickled.
+        apart: pickled arguments that have travelled apart from it, see `wove.backend.apart`; None where somebody else
+            has announced them, or there are none.
     """
 
-    def __init__(self, frame: Mapping[str, Any]) -> None:
+    def __init__(self, frame: Mapping[str, Any], *, apart: Mapping[str, bytes] | None = None) -> None:
         self._frame = frame
+        self._apart = apart
         self._ids = {"run_id": frame["run_id"], "task_id": frame.get("task_id")}
         self._name = str(frame.get("task_name") or frame.get("task_id") or frame["run_id"])
         self._interruption = Interruption()
@@ -94,7 +98,7 @@ class TaskExecution:
         try:
             outcome = self._called(function, args)
             if isinstance(outcome, _Pending):
-                return _in_own_loop(self._awaited(outcome.value))
+                return run_in_own_loop(self._awaited(outcome.value))
             return outcome
         except BaseException as error:  # Only what arrives from outside: a signal's exception, a failing loop.
             return self._ended_by(error)
@@ -124,6 +128,8 @@ class TaskExecution:
 
         Cancelling `arun` stops the task and raises `CancelledError`, unless the task catches it and returns.
         """
+        import asyncio
+
         try:
             function, args = await self._loaded()
         except asyncio.CancelledError:
@@ -134,7 +140,7 @@ class TaskExecution:
         try:
             return await self._executed(function, args)
         except asyncio.CancelledError:
-            if _is_being_cancelled():
+            if is_being_cancelled():
                 self.stop()
                 raise
             return self._cancelled()
@@ -165,7 +171,8 @@ class TaskExecution:
     def _load(self) -> tuple[Callable[..., Any], dict[str, Any]]:
         frame = self._frame
         if "callable" not in frame:
-            frame = deserialize_frame({**frame, "type": "run_task"})
+            with values_apart(self._apart) if self._apart else nullcontext():
+                frame = deserialize_frame({**frame, "type": "run_task"})
         function = frame["callable"]
         if not callable(function):
             raise SerializationError(f"Task {self._name!r}: the callable is a {type(function).__name__}.")
@@ -223,6 +230,8 @@ class TaskExecution:
 
     async def _awaited(self, awaitable: Awaitable[Any]) -> EventFrame:
         """Await what the function returned in a task of its own, which `stop` can cancel."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._event_of(awaitable))
         with self._lock:
@@ -233,7 +242,7 @@ class TaskExecution:
         try:
             return await task
         except asyncio.CancelledError:
-            if _is_being_cancelled():
+            if is_being_cancelled():
                 raise
             return self._cancelled()
         finally:
@@ -246,9 +255,9 @@ class TaskExecution:
         # Nothing but a cancellation may leave this task: SystemExit and KeyboardInterrupt would end the whole loop.
         try:
             return self._succeeded(await awaitable)
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:
+            if is_cancellation(error):
+                raise
             return self._ended_by(error)
 
     def _succeeded(self, value: object) -> EventFrame:
@@ -261,7 +270,7 @@ class TaskExecution:
         return error_event(self._ids, error, source=source)
 
     def _ended_by(self, error: BaseException) -> EventFrame:
-        if self._stopped or isinstance(error, TaskStopped | asyncio.CancelledError):
+        if self._stopped or isinstance(error, TaskStopped) or is_cancellation(error):
             return self._cancelled()
         return self._failed(error, source="task")
 
@@ -322,24 +331,3 @@ def too_large(ids: Mapping[str, Any], *, size: int, limit: int | None) -> Payloa
 
 def _fallback(event: EventFrame, error: BaseException, *, pickles: bool) -> bytes:
     return frame_to_bytes(error_event(event, error), pickles=pickles)
-
-
-def _in_own_loop(coroutine: Coroutine[Any, Any, T]) -> T:
-    if not _in_running_loop():
-        return asyncio.run(coroutine)
-    # Called synchronously inside of a loop, which cannot run another one in the same thread.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
-
-
-def _in_running_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

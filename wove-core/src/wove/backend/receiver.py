@@ -40,13 +40,24 @@ class ReceiverSession:
         self._callback.join(self._inbox, settings, any_run=any_run)
         self._open = True
 
-    def open_run(self, run_id: str, *, lease: float, body: bytes | None = None) -> str | None:
+    def open_run(
+        self,
+        run_id: str,
+        *,
+        lease: float,
+        body: bytes | None = None,
+        exclusive: bool = False,
+        apart: Mapping[str, bytes] | None = None,
+    ) -> str | None:
         """Expect the events of a run.
 
         Args:
             run_id: unique to the attempt.
             lease: seconds within which a worker is asked to show a sign of life.
             body: what a worker may fetch of the run's payload, see `split_payload`.
+            exclusive: only the first worker that begins to execute the run may ever do so; otherwise another one may
+                take over when the first has not been heard for its lease.
+            apart: arguments that a worker may fetch beside the payload, by their digests.
 
         Returns:
             The key with which the worker signs, for ``payload["callback_key"]``; None where the worker derives it from
@@ -58,7 +69,7 @@ class ReceiverSession:
         """
         if not self._open:
             raise RuntimeError("The receiver session is closed; open another one.")
-        run = self._callback.open(run_id, self._inbox, lease=lease, claim=body)
+        run = self._callback.open(run_id, self._inbox, lease=lease, claim=body, exclusive=exclusive, apart=apart)
         return run.key if self.settings.security in (None, "signed") else None
 
     def request_cancel(self, run_id: str) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from datetime import UTC
 from typing import Any
 
 from wove.backend.answers import Answer
@@ -61,6 +60,7 @@ class Reply:
         if self.date is None:
             return None
         # Takes milliseconds to import, and only a wrong clock needs it.
+        from datetime import UTC
         from email.utils import parsedate_to_datetime
 
         try:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from random import uniform
 
 # What the receiver, or something between, says when the same event may succeed later.
 _PASSING = frozenset({404, 408, 425, 429})
@@ -38,6 +37,14 @@ class DeliveryPolicy:
 def may_pass(status: int) -> bool:
     """Tell whether an HTTP status means that the same event may be accepted later."""
     return status >= 500 or status in _PASSING
+
+
+def uniform(low: float, high: float) -> float:
+    """Return a random number between two."""
+    # Takes a millisecond to import, and most events arrive at once.
+    import random
+
+    return random.uniform(low, high)
 
 
 class RetrySchedule:

@@ -67,6 +67,7 @@ class RunState:
     Attributes:
         lease: seconds between signs of life that are asked of workers.
         signed_only: unsigned events are refused; from the first signed one on.
+        exclusive: whoever has begun to execute the run is the only one that ever may, also when its lease has ended.
         holder: the worker that executes the run, while its lease lasts the only one that may.
         term: seconds that each sign of life extends the lease by; 0 where none was announced.
         expires: when the lease ends, on the clock of `Arrival.now`.
@@ -77,6 +78,7 @@ class RunState:
 
     lease: float
     signed_only: bool = False
+    exclusive: bool = False
     phase: Phase = "submitted"
     holder: str | None = None
     term: float = 0.0
@@ -138,7 +140,9 @@ def _is_repeated(state: RunState, arrival: Arrival) -> bool:
 
 
 def _is_held_by_another(state: RunState, arrival: Arrival) -> bool:
-    return state.holder is not None and state.expires > arrival.now and state.holder != (arrival.worker or _ANONYMOUS)
+    if state.holder is None or state.holder == (arrival.worker or _ANONYMOUS):
+        return False
+    return state.exclusive or state.expires > arrival.now
 
 
 def _seen(state: RunState, arrival: Arrival, worker: str) -> Mapping[str, SeenSequences]:

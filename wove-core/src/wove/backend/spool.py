@@ -8,10 +8,9 @@ import hashlib
 import logging
 import os
 import stat
-import tempfile
+import sys
 import time
 from functools import lru_cache
-from pathlib import Path
 
 from wove.backend.events import Event
 
@@ -36,8 +35,8 @@ class Spool:
         directory: is made where it does not exist, and must belong to this user alone.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: "str | os.PathLike[str]") -> None:
+        self._directory = os.fspath(directory)
         self._prepared = False
         self._complained = False
 
@@ -73,7 +72,8 @@ class Spool:
             self._prepare()
             if time.time() - os.stat(path).st_mtime > not_older_than:
                 return None
-            header, _, body = Path(path).read_bytes().partition(b"\n")
+            with open(path, "rb") as file:
+                header, _, body = file.read().partition(b"\n")
             magic, worker_id, sequence, digest = header.split(b" ")
             if magic == _MAGIC and digest == _digest(body):
                 return Event(worker_id.decode("ascii"), int(sequence), body)
@@ -140,7 +140,7 @@ class Spool:
         """Make the directory. Raises OSError where it cannot be used or trusted."""
         if self._prepared:
             return
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
         _require_private(self._directory)
         _remove_old(self._directory)
         self._prepared = True
@@ -167,9 +167,22 @@ def spool() -> Spool:
     """Return the spool of this process: in `WOVE_SPOOL_DIR`, or below the directory for temporary files."""
     given = os.environ.get(DIRECTORY_VARIABLE)
     if given:
-        return Spool(Path(given))
+        return Spool(given)
     user = os.geteuid() if hasattr(os, "geteuid") else "user"
-    return Spool(Path(tempfile.gettempdir()) / f"wove-spool-{user}")
+    return Spool(f"{_temporary_directory()}{os.sep}wove-spool-{user}")
+
+
+def _temporary_directory() -> str:
+    """Return what `tempfile.gettempdir` does, in most cases without its imports: a batch system starts a process for
+    every task.
+    """
+    given = next((os.environ[name] for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)), None)
+    usual = given or ("/tmp" if os.name == "posix" else "")
+    if "tempfile" not in sys.modules and os.path.isdir(usual) and os.access(usual, os.W_OK | os.X_OK):
+        return os.path.abspath(usual)
+    import tempfile
+
+    return tempfile.gettempdir()
 
 
 def _digest(body: bytes) -> bytes:
@@ -189,7 +202,7 @@ def _contains(marks: bytes, mark: bytes) -> bool:
     return found >= 0
 
 
-def _require_private(directory: Path) -> None:
+def _require_private(directory: str) -> None:
     # Outcomes are posted with the key of their run, so nobody else may put one there.
     if not hasattr(os, "geteuid"):
         return
@@ -198,7 +211,7 @@ def _require_private(directory: Path) -> None:
         raise PermissionError("it must be a directory that only this user may enter")
 
 
-def _remove_old(directory: Path) -> None:
+def _remove_old(directory: str) -> None:
     oldest = time.time() - _KEPT_SECONDS
     for entry in os.scandir(directory):
         try:

@@ -45,7 +45,7 @@ class Termination:
             _standing.remove(self)
         self.step_aside()
         if self._put_off is not None:
-            os.kill(os.getpid(), self._put_off)
+            _die_of(self._put_off)
 
     def step_aside(self) -> None:
         """Give the signals back to the process's own handlers. Somebody else's that came later stay."""
@@ -73,10 +73,18 @@ class Termination:
                 self.raised = error
                 raise
         elif self._last_words():
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            _die_of(number)
         else:
             self._put_off = number
+
+
+def _die_of(number: int) -> None:
+    """End this process as the signal does by default."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    if os.getpid() == 1:
+        # The kernel spares the first process of a container: https://man7.org/linux/man-pages/man7/pid_namespaces.7.html
+        os._exit(128 + number)
 
 
 # The handlers that stand now; more than one only where a task runs another payload.

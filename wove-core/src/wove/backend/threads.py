@@ -1,11 +1,13 @@
 """Threads for work that must not keep the interpreter from ending: kept for the next job for a second, then gone."""
 
-import asyncio
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 
@@ -71,6 +73,8 @@ def submit(job: Job) -> None:
 
 async def in_daemon_thread(function: Callable[..., T], *args: Any) -> T:
     """Return what a blocking function returns. Cancelling the caller leaves the function running to its end."""
+    import asyncio  # See `wove.backend.late_asyncio`.
+
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 

@@ -86,4 +86,5 @@ class Payload(TypedDict, total=False):
     results: Literal["pickle", "json"]
     python: str
     claim: ClaimTicket
+    apart: list[ClaimTicket]
     signature: str

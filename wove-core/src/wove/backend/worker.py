@@ -1,6 +1,5 @@
 """The entry points of workers that execute payloads, for synchronous and for asynchronous backends."""
 
-import asyncio
 import contextvars
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,9 @@ from wove.backend.threads import in_daemon_thread
 from wove.backend.worker_run import WorkerRun
 
 
-def run_backend_payload(payload: Mapping[str, Any], *, once_seconds: float | None = None) -> None:
+def run_backend_payload(
+    payload: Mapping[str, Any], *, once_seconds: float | None = None, delivered_once: bool = False
+) -> None:
     """Execute a payload in this thread and deliver the outcome to the weave that waits for it.
 
     The worker entry point for synchronous workers (`wove.integrations.worker.run` is the same function). Whatever the
@@ -27,6 +28,9 @@ def run_backend_payload(payload: Mapping[str, Any], *, once_seconds: float | Non
         once_seconds: for backends that cannot recognize equal jobs. Of runs with the same
             ``delivery_idempotency_key``, one at a time is executed on this host; the others wait, and for so many
             seconds are given its result instead of being executed. A failed one is executed again.
+        delivered_once: for backends that never deliver a job a second time and take back those that are given up. The
+            task begins without asking the weave, which hears of it when it has run for a moment; nothing is kept for
+            another delivery.
 
     Raises:
         DeliveryError: the outcome could not be delivered (for ten minutes, or the weave refuses this worker). It is
@@ -35,7 +39,7 @@ def run_backend_payload(payload: Mapping[str, Any], *, once_seconds: float | Non
         ConfigurationError: the secret that the payload is signed with is not known here.
         ValueError: the payload lacks a field, or was made by a later version of Wove.
     """
-    run = WorkerRun(payload, once_seconds=once_seconds)
+    run = WorkerRun(payload, once_seconds=once_seconds, delivered_once=delivered_once)
     termination = Termination(run.last_words)
     with termination:
         try:
@@ -77,6 +81,8 @@ async def run_backend_payload_async(payload: Mapping[str, Any], *, once_seconds:
     Raises:
         Exception: as `run_backend_payload`.
     """
+    import asyncio  # See `wove.backend.late_asyncio`.
+
     run = WorkerRun(payload, once_seconds=once_seconds)
     context = contextvars.copy_context()
     try:

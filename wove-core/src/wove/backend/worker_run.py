@@ -10,6 +10,7 @@ from wove.backend.active_runs import active_runs
 from wove.backend.admission import check_payload, delivery_policy, event_key, is_seconds
 from wove.backend.events import Clock, Event, EventSender
 from wove.backend.execution import TaskExecution, cancelled_event, error_event, final_event_bytes, too_large
+from wove.backend.fetched import fetched_values
 from wove.backend.heartbeat import DEFAULT_LEASE, Heartbeat
 from wove.backend.once import once_guard
 from wove.backend.payload import join_payload
@@ -41,6 +42,8 @@ class WorkerRun:
         clock: the time to go by.
         kept: where outcomes are kept; the host's spool if omitted.
         once_seconds: how long this host remembers the result of an idempotency key; None looks for no equal ones.
+        delivered_once: the backend delivers no job twice, and takes back those that are given up: begin without asking,
+            and keep nothing for another delivery.
 
     Raises:
         ValueError: the payload lacks a field, or was made by a later version of Wove.
@@ -56,8 +59,10 @@ class WorkerRun:
         clock: Clock | None = None,
         kept: Spool | None = None,
         once_seconds: float | None = None,
+        delivered_once: bool = False,
     ) -> None:
         check_payload(payload)
+        self._delivered_once = delivered_once
         self._execution: TaskExecution | None = None
         self._payload = payload
         self._ids = {"run_id": payload["run_id"], "task_id": payload.get("task_id")}
@@ -93,7 +98,7 @@ class WorkerRun:
             DeliveryError: the weave refuses this worker, or cannot be reached for what is needed from it.
         """
         with self._busy:
-            kept = self._spool.load(self._name)
+            kept = None if self._delivered_once else self._spool.load(self._name)
             if kept is not None:
                 self._hand_over(kept)
                 return False
@@ -102,6 +107,16 @@ class WorkerRun:
                 log.info("Run %s is being executed by this process already.", self._ids["run_id"])
                 return False
             return self._announced() and self._made_ready()
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return str(self._ids["run_id"])
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the weave has said that another worker executes the run, or had begun it."""
+        return self._heartbeat.verdict == "taken"
 
     def execute(self) -> EventFrame:
         """Execute the task in this thread and return its final event."""
@@ -142,7 +157,7 @@ class WorkerRun:
             self._has_final = True
             final = self._sender.event(self._encoded(event))
             self._heartbeat.flush()
-            if event["type"] != "task_cancelled":
+            if event["type"] != "task_cancelled" and not self._delivered_once:
                 self._spool.save(self._name, final)
             if event["type"] == "task_result" and self._once is not None:
                 self._once.remember(final.body)
@@ -192,6 +207,10 @@ class WorkerRun:
 
     def _announced(self) -> bool:
         start = self._heartbeat.start_event()
+        if self._delivered_once:
+            # Whoever beats posts it, if the task has not ended by then.
+            self._heartbeat.begin(start)
+            return not self._is_late()
         reply = self._asked(start)
         if reply is not None and reply.status in (401, 403):
             raise self._sender.refusal(reply)
@@ -223,6 +242,10 @@ class WorkerRun:
         if self._spool.has_finished(self._name):
             log.info("Run %s has been executed on this host already.", self._ids["run_id"])
             return True
+        return self._is_late()
+
+    def _is_late(self) -> bool:
+        """Tell whether nobody waits for the run any more, by the clock; that is reported."""
         deadline = self._payload.get("deadline")
         if not is_seconds(deadline) or self._sender.clock.wall() <= deadline:
             return False
@@ -242,27 +265,31 @@ class WorkerRun:
             if self._heartbeat.wanted:
                 self._hand_over(self._sender.event(self._encoded(cancelled_event(self._ids))))
             return False
-        payload = self._fetched()
-        if payload is None:
+        self._execution = self._fetched()
+        if self._execution is None:
             return False
-        self._execution = TaskExecution(payload)
         if self._stopped:
             self._execution.stop()
         elif self._told_to_stop():
             self._stop()
         return True
 
-    def _fetched(self) -> Mapping[str, Any] | None:
-        """Return the whole payload; None where what is missing is not given to this worker."""
-        claim = self._payload.get("claim")
-        if not claim:
-            return self._payload
+    def _fetched(self) -> TaskExecution | None:
+        """Return the execution of the whole payload; None where what is missing is not given to this worker."""
+        payload, claim, tickets = self._payload, self._payload.get("claim"), self._payload.get("apart")
+        apart: Mapping[str, bytes] | None = None
         try:
-            body = self._sender.fetch(claim["size"])
-            return None if body is None else join_payload(self._payload, body)
+            if claim:
+                body = self._sender.fetch(claim["size"])
+                if body is None:
+                    return None
+                payload = join_payload(payload, body)
+            if tickets:
+                apart = fetched_values().collect(tickets, lambda digest, size: self._sender.fetch(size, apart=digest))
         except (EventRefusedError, ValueError, KeyError, TypeError) as error:
             self._deliver_failure(error)
             return None
+        return None if tickets and apart is None else TaskExecution(payload, apart=apart)
 
     def _told_to_stop(self) -> bool:
         return self._heartbeat.verdict is not None
@@ -301,6 +328,8 @@ class WorkerRun:
             if error.status not in (400, 413):
                 raise
             reply = self._sender.deliver(self._in_place_of(final, error), limit=limit)
+        if self._delivered_once:
+            return
         if reply.accepted:
             self._spool.mark_finished(self._name)
         self._spool.remove(self._name)
@@ -309,5 +338,6 @@ class WorkerRun:
         """Return the event that says why the receiver did not take the outcome."""
         reason = too_large(self._ids, size=len(final.body), limit=None) if error.status == 413 else error
         instead = self._sender.event(self._encoded(error_event(self._ids, reason, source="transport")))
-        self._spool.save(self._name, instead)
+        if not self._delivered_once:
+            self._spool.save(self._name, instead)
         return instead

@@ -74,6 +74,7 @@ class AdapterLink:
         self.receiver = receiver
         self.failure: Exception | None = None
         self._submitter = Submitter(adapter)
+        self._listens = type(adapter).heard is not BackendAdapter.heard
         self._inboxes: dict[str, Inbox] = {}
         self._broken: set[Callable[[Exception], None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -136,6 +137,8 @@ class AdapterLink:
         inbox = self._inboxes.get(event["run_id"])
         if inbox is not None:
             inbox(event)
+        if self._listens:
+            self.adapter.heard(event["run_id"], event["type"])
 
     async def _watch(self) -> None:
         """Pass on what the adapter says about jobs; start it again whenever it ends."""

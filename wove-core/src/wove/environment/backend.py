@@ -13,6 +13,7 @@ from wove.backend.types import FINAL_EVENTS, Payload
 from wove.environment.adapter_link import AdapterLink, LinkKey, links
 from wove.environment.contract import EnvironmentExecutor
 from wove.environment.packing import Packer, Packing
+from wove.environment.parting import Parting
 from wove.environment.runs import LEASE_SECONDS
 from wove.errors import ConfigurationError, DeliveryError, did_you_mean
 from wove.integrations.base import BackendAdapter, JobState
@@ -89,6 +90,7 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         self._key: LinkKey | None = None
         self._link: AdapterLink | None = None
         self._packer: Packer | None = None
+        self._parting: Parting | None = None
         self._own_limit: int | None = None
         self._runs: dict[str, _Submitted] = {}
         # Not bounded itself: the receiver's inbox is, and a reader of this one never waits for anything else.
@@ -118,6 +120,7 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         link.on_failure(self._events.put_nowait)
         self._key, self._link = key, link
         self._packer = Packer(_packing(self._name, link))
+        self._parting = Parting() if link.adapter.carries_apart or link.adapter.claims_apart else None
 
     async def _usable_class(self, environment: str) -> type[BackendAdapter]:
         if self._adapter_class is None:
@@ -163,6 +166,8 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         if self._link is None or self._key is None:
             return
         self._close_runs(spare_detached=True)
+        if self._parting is not None:
+            self._parting.close()
         self._link.off_failure(self._events.put_nowait)
         links.release(self._key, at_once=self._link.failure is not None)
         self._link = self._key = None
@@ -194,8 +199,16 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         run = _Submitted(frame)
         lease = (frame.get("delivery") or {}).get("delivery_heartbeat_seconds") or LEASE_SECONDS
         limits = [limit for limit in (self._own_limit, link.adapter.max_payload_bytes) if limit is not None]
+        if self._parting is not None:
+            frame = await self._parting.part(frame)
         payload, body = await self._packer.pack(frame, lease=lease, limit=min(limits, default=None))
-        key = link.receiver.open_run(run.run_id, lease=lease, body=body)
+        key = link.receiver.open_run(
+            run.run_id,
+            lease=lease,
+            body=body,
+            exclusive=link.adapter.exclusive_runs,
+            apart={each.key: each.data for each in frame.get("apart", ())} if link.adapter.claims_apart else None,
+        )
         if key is not None:
             payload["callback_key"] = key
         self._runs[run.run_id] = run
@@ -271,6 +284,7 @@ def _packing(name: str, link: AdapterLink) -> Packing:
         results="pickle" if settings.pickles else "json",
         security=settings.security if shares else None,
         secret=settings.secret if shares else None,
+        lists_apart=link.adapter.claims_apart,
     )
 
 

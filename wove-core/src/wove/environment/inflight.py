@@ -161,11 +161,12 @@ class InFlight:
             return []
         if not state.over:
             run.report = run.report_due = None
+            run.waits_for = state.reason
             return []
         if run.sealed is not None:
             return self._end(run, run.sealed)
         if run.report is None:
-            run.report_due = now + run.policy.grace
+            run.report_due = now + run.grace_of(state)
         run.report = state
         self._arm(run)
         return []

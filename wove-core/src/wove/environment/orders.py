@@ -100,6 +100,7 @@ def make_order(
         "item": item,
         "deadline": None if timeout is None else now() + timeout,
         "trace": dict(task_info.get("trace") or {}),
+        "weave": weave,
     }
     return Order(
         environment=environment,

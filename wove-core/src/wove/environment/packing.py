@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from wove.backend.apart import Apart, Pickled
 from wove.backend.payload import build_backend_payload, split_payload
 from wove.backend.signing import sign_payload
 from wove.backend.threads import in_daemon_thread
@@ -19,7 +20,7 @@ _CALLABLES_KEPT = 32
 # Keys and signatures are hexadecimal SHA-256.
 _PLACEHOLDER = "0" * 64
 
-_SCALARS = (bool, int, float, complex, type(None))
+_SCALARS = (bool, int, float, complex, type(None), Apart, Pickled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Packing:
         results: ``"pickle"`` or ``"json"``.
         security: ``callback_security`` where it is ``"env:VAR"``, else None.
         secret: what payloads are signed with where they are.
+        lists_apart: whether payloads list the arguments that travel apart from them, because workers fetch those from
+            the receiver.
     """
 
     adapter: str
@@ -39,6 +42,7 @@ class Packing:
     results: Literal["pickle", "json"]
     security: str | None = None
     secret: bytes | None = field(default=None, repr=False)
+    lists_apart: bool = False
 
 
 class Packer:
@@ -87,6 +91,8 @@ class Packer:
         whole = build_backend_payload(frame, callback_url=packing.callback_url, adapter=packing.adapter)
         whole["lease"] = lease
         whole["results"] = packing.results
+        if packing.lists_apart and frame.get("apart"):
+            whole["apart"] = [{"digest": each.key, "size": len(each.data)} for each in frame["apart"]]
         # What is filled in later counts for the size already.
         if packing.security is None:
             whole["callback_key"] = _PLACEHOLDER

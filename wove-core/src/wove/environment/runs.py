@@ -69,6 +69,7 @@ class Run:
         seen: the last sign of life; None before the start.
         lease: seconds within which the worker promised its next sign of life, or None.
         report: what the backend said, if it said that the job is over.
+        waits_for: what the backend said about a job that is not over, such as why it still waits.
         armed: the due time under which the run is scheduled.
     """
 
@@ -87,6 +88,7 @@ class Run:
         "sealed",
         "seen",
         "ticket",
+        "waits_for",
     )
 
     def __init__(self, ticket: str, policy: RunPolicy, *, label: str, now: float) -> None:
@@ -107,6 +109,7 @@ class Run:
         self.lease: float | None = None
         self.report: JobState | None = None
         self.report_due: float | None = None
+        self.waits_for: str | None = None
         self.armed: float | None = None
 
     @property
@@ -132,10 +135,11 @@ class Run:
 
     def timed_out(self) -> DeliveryTimeoutError:
         """Return the error for a ticket that has passed its deadline."""
+        said = f" The backend says: {self.waits_for}." if self.waits_for and self.phase != "running" else ""
         return _with_report(
             DeliveryTimeoutError(
                 f"{self.label} did not complete within its delivery_timeout of {self.policy.timeout:g} s: "
-                f"{_PROGRESS[self.phase]}."
+                f"{_PROGRESS[self.phase]}.{said}"
             ),
             self.report,
         )
@@ -154,6 +158,10 @@ class Run:
             self.report,
         )
 
+    def grace_of(self, state: JobState) -> float:
+        """Return the seconds that a final event may still take after the backend has said that the job is over."""
+        return self.policy.grace if state.grace is None else min(state.grace, self.policy.grace)
+
     def orphaned(self, state: JobState) -> DeliveryOrphanedError:
         """Return the error for a run whose job is over without a final event."""
         said = "it does not know the job any more" if state.phase == "gone" else f"the job is {state.phase}"
@@ -163,7 +171,7 @@ class Run:
         return _with_report(
             DeliveryOrphanedError(
                 f"{self.label} is lost: the backend says that {said}{more}, and no final event came within "
-                f"{self.policy.grace:g} s."
+                f"{self.grace_of(state):g} s."
             ),
             state,
         )

@@ -20,6 +20,8 @@ class JobState:
             job.
         exit_code: the exit code of the job's process where the backend knows it.
         reason: the backend's own words, for the error message.
+        grace: seconds that a final event may still take, where the backend knows that it takes less than the
+            environment's ``dead_job_grace``. None: that counts.
 
     Raises:
         ValueError: there is no such phase.
@@ -28,6 +30,7 @@ class JobState:
     phase: JobPhase
     exit_code: int | None = None
     reason: str | None = None
+    grace: float | None = None
 
     def __post_init__(self) -> None:
         # Taken as it is, a misspelled "running" would end a healthy task.
@@ -55,6 +58,15 @@ class BackendAdapter:
         max_payload_bytes: the largest payload (bytes of JSON) that the backend carries; a larger one stays with the
             callback receiver and the worker fetches it. None: no limit.
         poll_interval: seconds between two calls of `poll` while runs are in flight.
+        exclusive_runs: whether the first worker that begins a run is the only one that ever may, for backends that
+            start a job again by themselves after its worker has died. Otherwise another worker may take over when the
+            first has not been heard for its lease.
+        carries_apart: whether `submit` takes large arguments apart from the payload: ``frame["apart"]`` is a list of
+            `wove.backend.apart.Apart`, the same object for every run that needs it, and the worker announces them with
+            `wove.backend.apart.values_apart` before it executes the payload.
+        claims_apart: whether large arguments stay with the callback receiver, apart from the payload, where each worker
+            process fetches them once, however many items of a map need them. For backends whose worker processes
+            execute many runs; nothing is left to `submit` then.
         capabilities: what the backend can do beyond submitting, out of `CAPABILITIES`; chooses the scenarios of the
             conformance kit.
         limitations: for each other one of `CAPABILITIES`, a sentence that says why; the documentation shows it.
@@ -71,6 +83,9 @@ class BackendAdapter:
     contract_version: ClassVar[int] = CONTRACT_VERSION
     max_payload_bytes: int | None = None
     poll_interval: float = 5.0
+    exclusive_runs: bool = False
+    carries_apart: bool = False
+    claims_apart: bool = False
     capabilities: ClassVar[frozenset[str]] = frozenset()
     limitations: ClassVar[Mapping[str, str]] = {}
 
@@ -142,6 +157,15 @@ class BackendAdapter:
     def watch(self) -> AsyncIterator[tuple[str, JobState]]:
         """Yield ``(run_id, state)`` as the backend pushes news; used only where a class overrides it."""
         raise NotImplementedError(f"{type(self).__name__} does not implement watch()")
+
+    def heard(self, run_id: str, event_type: str) -> None:
+        """Take note that a worker has reported something about a run, which tells a run that has begun from one that
+        waits, and a run that is over from both. The default does nothing. Called for every event, and must not block.
+
+        Args:
+            run_id: the run.
+            event_type: such as ``"task_started"``; those of `wove.backend.types.FINAL_EVENTS` end the run.
+        """
 
     async def close(self) -> None:
         """Release what the adapter holds. Called once, also after a failed `start`."""

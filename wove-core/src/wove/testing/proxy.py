@@ -176,18 +176,24 @@ class FaultProxy:
     async def _stop_listening(self, *, patience: float = 0.0) -> None:
         if self._server is None:
             return
-        self._server.close()
-        self._server = None
+        server, self._server = self._server, None
+        # One that has been accepted in this moment appears with the next steps of the loop, if there is a server.
+        await _pass_steps()
+        server.close()
         if patience and self._answering:
             await asyncio.wait(self._answering, timeout=patience)
         for connection in list(self._connections):
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        # So does the end of their sockets.
+        await _pass_steps()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving = asyncio.ensure_future(self._serve(reader, writer))
         self._connections.add(serving)
         serving.add_done_callback(self._connections.discard)
+        # Also if it is cancelled before it has begun.
+        serving.add_done_callback(lambda _: writer.close())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -197,8 +203,6 @@ class FaultProxy:
                     break
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # The worker hung up, or the proxy goes away.
-        finally:
-            writer.close()
 
     def _arrived(self, request: Request) -> Fault | None:
         with self._changed:
@@ -255,6 +259,11 @@ class FaultProxy:
             request.statuses.append(int(answer.split(b" ", 2)[1]))
             self._changed.notify_all()
         return kept_alive(answer)
+
+
+async def _pass_steps() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 class _Plan:

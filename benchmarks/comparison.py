@@ -1,0 +1,193 @@
+"""Compares Wove with the native use of the system that executes its tasks, both on the same machine in one run.
+
+Jobs do nothing. Native and Wove are measured in turn, and what counts is the median of the ratios:
+
+- *one task in a running weave*: 40 tasks, one after the other, in one weave, against 40 native round trips; medians.
+- *one weave*: with one task, from ``with weave()`` to its result, after the first, against a native round trip.
+- *throughput*: a map of 200 items against 200 native jobs, both from the first submission to the last result.
+
+`queues.py` and `clusters.py` are its programs. Each measures every module that is called after it, such as
+``queues_<name>.py``, and whose imports succeed; a module offers its system as `SUBJECT`.
+"""
+
+import argparse
+import socket
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from measure import write_section
+
+import wove
+from wove import weave
+
+HERE = Path(__file__).parent
+JOBS = 200
+IN_A_ROW = 40
+WEAVES = 20
+
+
+def echo(item: int) -> int:
+    return item
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """The ratios that are good enough: times at most, throughput at least."""
+
+    task: float
+    weave: float = 1.5
+    throughput: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A system with a worker that serves native jobs and Wove's.
+
+    Attributes:
+        environment: the definition of Wove's environment.
+        round_trip: runs one native job and waits for its result.
+        many: runs that many native jobs at once and waits for all results.
+    """
+
+    environment: dict[str, Any]
+    round_trip: Callable[[], object]
+    many: Callable[[int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a module offers as `SUBJECT`.
+
+    Attributes:
+        name: the executor's name.
+        bars: for its rows.
+        system: starts servers and worker; ends them when left.
+    """
+
+    name: str
+    bars: Bars
+    system: Callable[[], AbstractContextManager[System]]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 30.0
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def one_weave() -> None:
+    with weave(item=1) as w:
+        w.do(environment="there")(echo)
+    assert w.result.echo == 1
+
+
+def weave_of(items: int, **options: int) -> Sequence[float]:
+    """Run a map and return the seconds that each item took."""
+    with weave() as w:
+        w.do(range(items), environment="there", **options)(echo)
+    assert w.result.echo == list(range(items))
+    taken: Sequence[float] = w.result.timings["echo"].items
+    return taken
+
+
+def per_task() -> float:
+    return statistics.median(weave_of(IN_A_ROW, workers=1))
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def per_call(call: Callable[[], object], times: int) -> float:
+    return statistics.median(seconds(call) for _ in range(times))
+
+
+def measure(system: System, rounds: int) -> list[tuple[str, float, float]]:
+    """Return the rows: what, the median native cost and that of Wove, in milliseconds or jobs per second."""
+    pairs: dict[str, list[tuple[float, float]]] = {}
+
+    def note(row: str, native: float, ours: float) -> None:
+        pairs.setdefault(row, []).append((native, ours))
+
+    for _ in range(rounds):
+        native = per_call(system.round_trip, IN_A_ROW)
+        note("one task in a running weave, ms", native * 1e3, per_task() * 1e3)
+        native = per_call(system.round_trip, WEAVES)
+        note("one weave with one task, ms", native * 1e3, per_call(one_weave, WEAVES) * 1e3)
+        many = JOBS / seconds(lambda: system.many(JOBS))
+        note(f"{JOBS} at once, jobs per second", many, JOBS / seconds(lambda: weave_of(JOBS)))
+    return [(row, *_median_pair(values)) for row, values in pairs.items()]
+
+
+def _median_pair(pairs: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return the round whose ratio is the median."""
+    by_ratio = sorted(pairs, key=lambda pair: pair[1] / pair[0])
+    return by_ratio[len(by_ratio) // 2]
+
+
+def table(rows: list[tuple[str, float, float]], bars: Bars) -> str:
+    lines = ["| case | native | Wove | ratio | bar | |", "|---|---:|---:|---:|---:|---|"]
+    for (row, native, ours), bar in zip(rows, (bars.task, bars.weave, -bars.throughput), strict=True):
+        ratio = ours / native
+        met = ratio >= -bar if bar < 0 else ratio <= bar
+        limit = f">= {-bar:g}x" if bar < 0 else f"<= {bar:g}x"
+        verdict = "met" if met else "missed"
+        lines.append(f"| {row} | {native:,.2f} | {ours:,.2f} | {ratio:.2f}x | {limit} | {verdict} |")
+    return "\n".join(lines)
+
+
+def subjects(family: str, only: str | None) -> Iterator[Subject]:
+    for path in sorted(HERE.glob(f"{family}_*.py")):
+        if only and path.stem != f"{family}_{only}":
+            continue
+        try:
+            yield import_module(path.stem).SUBJECT
+        except ImportError as error:
+            print(f"{path.stem} is left out: {error}", file=sys.stderr)
+
+
+def run(family: str, description: str) -> None:
+    """Run a program of comparisons: read its command line, measure, print and write the tables.
+
+    Args:
+        family: the program's name, with which the names of its modules begin.
+        description: a sentence for ``--help``.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=9, help="how often each pair is measured (default: 9)")
+    parser.add_argument("--only", metavar="NAME", help=f"measure {family}_NAME.py alone; writes nothing")
+    arguments = parser.parse_args()
+    for subject in subjects(family, arguments.only):
+        with subject.system() as system:
+            here = {"executor": "local"}
+            wove.config(default_environment="here", environments={"here": here, "there": system.environment})
+            system.many(JOBS)
+            weave_of(JOBS)
+            text = table(measure(system, arguments.rounds), subject.bars)
+            wove.shutdown()
+        print(f"{subject.name}\n\n{text}\n")
+        if not arguments.only:
+            heading = f"{family.capitalize()}: {subject.name}"
+            write_section(HERE / "RESULTS.md", heading, f"python benchmarks/{family}.py", text)

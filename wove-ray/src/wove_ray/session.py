@@ -1,0 +1,174 @@
+"""The session with Ray, of which a process has one at most: the project's own if there is one, else made here."""
+
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from wove.errors import ConfigurationError, MissingDispatchFeatureError
+from wove_ray.settings import CLIENT_SCHEME, DEFAULT_ADDRESS, Settings
+
+# How long a port may take to accept a connection. Ray itself tries for minutes, and prints meanwhile.
+_CONNECT_SECONDS = 3.0
+# A Ray Client server that forks the process of a session sometimes loses it: "Starting Ray client server failed".
+_CLIENT_ATTEMPTS = 3
+
+# A library does not print what its workers print, starts no dashboard and is quiet; init_options take precedence.
+_QUIET: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.WARNING}
+
+_lock = threading.Lock()
+_holders = 0
+# The address of the session that was made here, as it was given.
+_made: str | None = None
+
+
+def join(settings: Settings) -> bool:
+    """Make sure that this process has a session with Ray, and keep one that is made here until `leave`. Blocking.
+
+    Returns:
+        Whether it is one of Ray Client.
+
+    Raises:
+        ConfigurationError: there is a session with another cluster, or none and none may be made, or Ray refuses
+            init_options.
+        ConnectionError: the cluster cannot be reached.
+        MissingDispatchFeatureError: the address needs a package that is not installed.
+    """
+    global _holders, _made
+    with _lock:
+        if ray.is_initialized():
+            _check_address(settings.address)
+        else:
+            if not settings.init:
+                raise ConfigurationError(
+                    "init is False, and this process has no session with Ray. Call ray.init() before the weave, or "
+                    "leave init out and give 'address'."
+                )
+            _connect(settings)
+            _made = settings.address or DEFAULT_ADDRESS
+        _holders += 1
+    if is_client():
+        # Tasks are what Ray Client carries here; that they amount to 10 MB in time is no news.
+        warnings.filterwarnings("ignore", message="More than 10MB of messages", category=UserWarning)
+        return True
+    return False
+
+
+def leave() -> None:
+    """Close the session if it was made here and nobody else holds it. Blocking."""
+    global _holders, _made
+    with _lock:
+        _holders -= 1
+        if _holders or _made is None:
+            return
+        _made = None
+        # The program may have closed it by itself, or the interpreter's end has.
+        if ray.is_initialized():
+            ray.shutdown()
+
+
+def is_client() -> bool:
+    """Tell whether the session is one of Ray Client."""
+    # Where nobody has imported it, nobody is connected through it; it needs packages that others do not need.
+    client = sys.modules.get("ray.util.client")
+    return client is not None and bool(client.ray.is_connected())
+
+
+def _check_address(wanted: str | None) -> None:
+    if wanted is None or wanted in (DEFAULT_ADDRESS, _made):
+        return
+    there = _address_in_use() if _made in (None, DEFAULT_ADDRESS) else _made
+    # A host has many names; another port is another cluster for sure.
+    if there is None or (there != _made and there.rpartition(":")[2] == wanted.rpartition(":")[2]):
+        return
+    raise ConfigurationError(
+        f"address: this process is connected to Ray at {there}, and has one session at a time; it cannot have another "
+        f"one with {wanted}. Use one cluster in a process, or leave address out to use the session that there is."
+    )
+
+
+def _address_in_use() -> str | None:
+    if is_client():
+        return None  # It does not tell.
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def _connect(settings: Settings) -> None:
+    address = settings.address or DEFAULT_ADDRESS
+    if settings.is_client:
+        _require_client()
+    elif address == DEFAULT_ADDRESS:
+        address = os.environ.get("RAY_ADDRESS") or address
+    _check_port(address)
+    with _quietly():
+        attempts = _CLIENT_ATTEMPTS if address.startswith(CLIENT_SCHEME) else 1
+        for attempt in range(1, attempts + 1):
+            try:
+                ray.init(address=address, **(_QUIET | dict(settings.init_options)))
+                return
+            except ConnectionAbortedError:
+                if attempt == attempts:
+                    raise
+                time.sleep(0.1)
+            except Exception as error:
+                raise _explained(error, address) from error
+
+
+def _explained(error: Exception, address: str) -> Exception:
+    said = " ".join(str(error).split())
+    if isinstance(error, TypeError | ValueError) or "Unknown keyword" in said:
+        return ConfigurationError(f"init_options: ray.init() refuses them: {said}")
+    advice = (
+        "Start a cluster with `ray start --head`, give its 'address', or 'local' for one that lives as long as this "
+        "process."
+        if address == DEFAULT_ADDRESS
+        else "Is it running, and does it have the same versions of Ray and Python?"
+    )
+    if type(error).__name__ == "AuthenticationError":
+        advice = "See RAY_AUTH_MODE in the documentation of Ray."
+    return ConnectionError(f"Ray at {address!r} cannot be reached ({type(error).__name__}: {said}). {advice}")
+
+
+def _require_client() -> None:
+    try:
+        import grpc  # noqa: F401
+    except ImportError:
+        raise MissingDispatchFeatureError(
+            "An address that begins with ray://", install='pip install "ray[client]"'
+        ) from None
+
+
+def _check_port(address: str) -> None:
+    host, _, port = address.removeprefix(CLIENT_SCHEME).partition("?")[0].rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"Ray at {address!r} cannot be reached ({type(error).__name__}: {error}). Is it running, and is address "
+            "right?"
+        ) from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Drop what Ray says about being initialized outside of the main thread."""
+    logger = logging.getLogger("ray._private.worker")
+    logger.addFilter(_is_no_matter_of_threads)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_no_matter_of_threads)
+
+
+def _is_no_matter_of_threads(record: logging.LogRecord) -> bool:
+    return "SIGTERM handler is not set" not in record.getMessage()

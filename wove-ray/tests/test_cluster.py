@@ -1,0 +1,278 @@
+"""Real clusters, where Ray has ways of its own: sessions, resources, kills, its store."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import cluster_tasks
+import pytest
+import ray
+from ray_cluster import RayCluster
+
+import wove
+from wove import weave
+from wove.errors import ConfigurationError, DeliveryError, DeliveryOrphanedError
+from wove.testing import tasks
+from wove.testing.servers import free_port
+from wove.testing.stage import Stage
+
+SECONDS = 60.0
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    cluster = RayCluster()
+    try:
+        cluster.start()
+        ray.init(cluster.address, log_to_driver=False, logging_level=logging.WARNING)
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.close()
+
+
+class Deployment:
+    """What a stage has to know of the cluster."""
+
+    host = "127.0.0.1"
+
+    def __init__(self, cluster: RayCluster) -> None:
+        self._address = cluster.address
+
+    def environment(self) -> dict[str, Any]:
+        return {"executor": "ray", "executor_config": {"address": self._address}}
+
+
+@pytest.fixture
+def stage(cluster: RayCluster) -> Iterator[Stage]:
+    cluster.node.ensure()
+    with Stage(Deployment(cluster), seconds=SECONDS) as stage:  # type: ignore[arg-type]
+        yield stage
+
+
+# --- sessions ---
+
+
+def test_the_program_s_own_session_is_used_and_left_open(stage: Stage) -> None:
+    job = ray.get_runtime_context().get_job_id()
+    assert stage.call(tasks.add, left=1, right=2) == 3
+    wove.shutdown()
+    assert ray.is_initialized()
+    assert ray.get_runtime_context().get_job_id() == job
+
+
+def test_no_address_is_needed_beside_a_session(stage: Stage) -> None:
+    stage.configure(address=None, init=False)
+    assert stage.call(tasks.add, left=1, right=2) == 3
+
+
+def test_another_cluster_is_refused_while_there_is_a_session(stage: Stage) -> None:
+    stage.configure(address=f"127.0.0.1:{free_port()}")
+    error = stage.begin(tasks.add, left=1, right=2).failure(SECONDS)
+    assert isinstance(error, ConfigurationError)
+    assert "has one session at a time" in str(error)
+
+
+def test_environments_with_different_options_share_the_session(cluster: RayCluster, stage: Stage) -> None:
+    environments = {
+        name: {"executor": "ray", "executor_config": {"remote_options": {"num_cpus": cpus}}}
+        for name, cpus in (("half", 0.5), ("whole", 1))
+    }
+    wove.config(environments=environments)
+    with weave(left=1, right=2) as w:
+        w.do(environment="half")(tasks.add)
+        w.do(environment="whole")(tasks.run_asyncio)
+    assert (w.result["add"], w.result["run_asyncio"]) == (3, "ran")
+
+
+# --- sessions of Wove's own ---
+
+
+PROGRAM = """
+import sys
+import ray
+import wove
+from wove import weave
+from wove.testing import tasks
+
+config = {"address": sys.argv[1]}
+wove.config(default_environment="here", environments={
+    "here": {"executor": "local"}, "there": {"executor": "ray", "executor_config": config}
+})
+
+
+def greet(name):
+    print("nobody shall read this")
+    return f"hello {name}"
+
+
+def once():
+    with weave(name="Ray") as w:
+        w.do(environment="there")(greet)
+    return w.result.greet
+
+
+print(once(), ray.is_initialized())
+wove.shutdown()
+print(ray.is_initialized())
+print(once())
+"""
+
+
+@pytest.mark.parametrize("as_client", [False, True], ids=["driver", "client"])
+def test_a_session_that_wove_made_is_quiet_and_ends_with_wove(
+    cluster: RayCluster, tmp_path: Path, as_client: bool
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(dedent(PROGRAM), encoding="utf-8")
+    address = f"ray://127.0.0.1:{cluster.client_port}" if as_client else cluster.address
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(program), address],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=200.0,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["hello Ray True", "False", "hello Ray"]
+
+
+# --- what Ray is told ---
+
+
+def test_options_reach_the_task(stage: Stage) -> None:
+    stage.configure(remote_options={"runtime_env": {"env_vars": {"REPORT": "monthly"}}, "num_cpus": 0.5})
+    assert stage.call(cluster_tasks.variable, name="REPORT") == "monthly"
+
+
+def test_a_task_bears_its_name(stage: Stage) -> None:
+    assert stage.call(cluster_tasks.own_name) == "wove: own_name"
+    stage.configure(remote_options={"name": "report"})
+    assert stage.call(cluster_tasks.own_name) == "report"
+
+
+def test_a_hundred_tasks_export_one_function(stage: Stage) -> None:
+    assert stage.call(tasks.add, left=1, right=2) == 3
+    before = len(exported())
+    values = stage.begin_map(tasks.double, range(100)).result(SECONDS)
+    assert values == [2 * item for item in range(100)]
+    assert len(exported()) == before
+
+
+def exported() -> list[bytes]:
+    from ray.experimental.internal_kv import _internal_kv_list
+
+    found: list[bytes] = _internal_kv_list(b"RemoteFunction", namespace=b"fun")
+    return found
+
+
+# --- resources ---
+
+
+def test_what_no_node_has_is_an_error_before_anything_is_submitted(stage: Stage) -> None:
+    stage.configure(remote_options={"resources": {"licence": 1}})
+    error = stage.begin(tasks.add, left=1, right=2).failure(SECONDS)
+    assert isinstance(error, DeliveryError)
+    assert "a task needs CPU 1, licence 1, and no node has that" in str(error)
+    assert "set queue_timeout" in str(error)
+
+
+def test_what_no_node_gets_in_time_is_an_error_that_says_what_is_missing(stage: Stage) -> None:
+    stage.configure(remote_options={"resources": {"licence": 1}}, queue_timeout=0.5)
+    error = stage.begin(tasks.add, left=1, right=2).failure(SECONDS)
+    assert isinstance(error, DeliveryOrphanedError)
+    assert "has not started it within the queue_timeout of 0.5 s: a task needs CPU 1, licence 1" in str(error)
+
+
+def test_a_task_that_has_begun_is_not_bound_to_the_queue_timeout(stage: Stage) -> None:
+    stage.configure(queue_timeout=1.0)
+    running = stage.begin(tasks.wait_at, board=stage.board.address, label="long")
+    stage.wait_until_known(tasks.wait_at, "long")
+    # That time passes is what this is about.
+    assert not running.wait(2.0)
+    stage.board.release("long")
+    assert running.result(SECONDS) == "released"
+
+
+def test_a_task_waits_for_a_node_that_is_not_there_yet(cluster: RayCluster, stage: Stage) -> None:
+    stage.configure(queue_timeout=SECONDS)
+    cluster.node.kill()
+    running = stage.begin(tasks.add, left=1, right=2)
+    stage.journal.wait_for_submission("add", seconds=SECONDS)
+    assert not running.wait(0.5)
+    cluster.node.ensure()
+    assert running.result(SECONDS) == 3
+
+
+# --- cancels ---
+
+
+def test_a_task_that_catches_everything_loses_its_process(stage: Stage) -> None:
+    stage.configure(cancel_grace=0.5)
+    assert how_it_ended(stage) == "vanished"
+
+
+def test_force_kills_at_once(stage: Stage) -> None:
+    stage.configure(force_cancel=True)
+    running = stage.begin(tasks.wait_at, board=stage.board.address, label="unwanted")
+    (visit,) = stage.board.wait_for("unwanted", seconds=SECONDS)
+    running.abandon()
+    assert stage.board.wait_for_end(visit, seconds=SECONDS) == "vanished"
+
+
+def test_without_force_the_task_is_left_to_its_end(stage: Stage) -> None:
+    stage.configure(force_cancel=False)
+    assert how_it_ended(stage) == "stopped: KeyboardInterrupt"
+
+
+def how_it_ended(stage: Stage) -> str:
+    running = stage.begin(cluster_tasks.insist, board=stage.board.address, label="stubborn")
+    (visit,) = stage.board.wait_for("stubborn", seconds=SECONDS)
+    running.abandon()
+    assert running.wait(SECONDS)
+    (again,) = stage.board.wait_for("interrupted", seconds=SECONDS)
+    try:
+        # Longer than the grace of the test that expects a kill.
+        return stage.board.wait_for_end(again, seconds=5.0)
+    except TimeoutError:
+        stage.board.release("interrupted")
+        stage.board.wait_for_end(again, seconds=SECONDS)
+        return stage.board.wait_for_end(visit, seconds=SECONDS)
+
+
+# --- large arguments ---
+
+
+def test_what_the_items_of_a_map_share_is_stored_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored: list[int] = []
+    put = ray.put
+
+    def measured(value: bytes) -> Any:
+        stored.append(len(value))
+        return put(value)
+
+    monkeypatch.setattr(ray, "put", measured)
+    blob = tasks.make_blob(1_000_000)
+    values = stage.begin_map(cluster_tasks.length_of, range(20), blob=blob).result(SECONDS)
+    assert values == [1_000_000 + item for item in range(20)]
+    assert len(stored) == 1
+
+
+def test_a_stored_argument_is_the_task_s_own(stage: Stage) -> None:
+    table = list(range(50_000))
+    assert stage.begin_map(cluster_tasks.change, [1, 2], table=table).result(SECONDS) == [1, 2]
+    assert table[0] == 0
+
+
+def test_what_is_left_with_the_weave_is_fetched_there(stage: Stage) -> None:
+    stage.configure(max_payload_bytes=4096)
+    # Too small for Ray's store, and too large for the payload.
+    assert stage.call(cluster_tasks.length_of, item=1, blob=tasks.make_blob(30_000)) == 30_001
