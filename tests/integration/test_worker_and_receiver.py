@@ -24,6 +24,7 @@ from wove.backend.spool import spool
 from wove.backend.worker_run import WorkerRun
 from wove.errors import DeliveryGivenUpError, EventRefusedError, SignatureError
 from wove.integrations.worker import arun, run
+from wove.testing.servers import free_port
 
 SECRET = "a secret that weave and worker share"
 FINAL = ("task_result", "task_error", "task_cancelled")
@@ -357,11 +358,15 @@ async def test_a_plain_payload_is_answered_to_a_server_that_expects_no_run() -> 
         await server.stop()
 
 
-# --- backends that deliver a job once ---
+# --- backends that show that a job comes for the first time, or once ---
 
 
 def _length(text: str) -> int:
     return len(text)
+
+
+def _touch(path: str) -> None:
+    Path(path).touch()
 
 
 def _wait_for(path: str) -> str:
@@ -377,6 +382,60 @@ async def test_a_short_task_of_a_backend_that_delivers_once_needs_one_event() ->
         payload = await owner.payload(_length, text="abc")
         await asyncio.to_thread(run, payload, delivered_once=True)
         assert (await owner.recv())["result"] == 3
+
+
+@pytest.mark.parametrize("proof", ["first_delivery", "delivered_once"])
+@pytest.mark.parametrize("execute", [run, arun])
+async def test_a_first_delivery_begins_without_asking(execute: Callable[..., Any], proof: str) -> None:
+    async with _owner() as owner:
+        payload = await owner.payload(_length, text="abc")
+        await (arun(payload, **{proof: True}) if execute is arun else asyncio.to_thread(run, payload, **{proof: True}))
+        assert (await owner.recv())["type"] == "task_result"
+
+
+async def test_a_first_delivery_that_was_not_taken_back_from_its_queue_asks(tmp_path: Path) -> None:
+    async with _owner() as owner:
+        payload = await owner.payload(_touch, path=str(tmp_path / "ran"))
+        payload["delivery"] = {"delivery_orphan_policy": "fail"}
+        await owner.close(payload)
+        await asyncio.to_thread(run, payload, first_delivery=True)
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_a_signed_payload_that_is_sent_once_more_is_not_executed_as_a_first_delivery(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("JOBS_SECRET", SECRET)
+    async with _owner(callback_security="env:JOBS_SECRET") as owner:
+        payload = await owner.payload(_touch, path=str(tmp_path / "ran"))
+        await asyncio.to_thread(run, payload, delivered_once=True)
+        await owner.outcome()
+        (tmp_path / "ran").unlink()
+        await asyncio.to_thread(run, payload, delivered_once=True)
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_a_job_that_comes_again_after_its_first_delivery_is_not_executed(tmp_path: Path) -> None:
+    async with _owner() as owner:
+        payload = await owner.payload(_touch, path=str(tmp_path / "ran"))
+        await asyncio.to_thread(run, payload, first_delivery=True)
+        await owner.outcome()
+    (tmp_path / "ran").unlink()
+    # The weave is gone; this host remembers.
+    await asyncio.to_thread(run, payload)
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_the_outcome_of_a_job_that_comes_once_is_kept_while_it_cannot_be_delivered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WOVE_CALLBACK_RETRY_SECONDS", "0.5")
+    async with _owner() as owner:
+        payload = await owner.payload(_length, text="abc")
+        payload["callback_url"] = f"http://127.0.0.1:{free_port()}/wove/events/nobody"
+        with pytest.raises(DeliveryGivenUpError):
+            await asyncio.to_thread(run, payload, delivered_once=True)
+    assert len(list((tmp_path / "spool").glob("*.outcome"))) == 1
 
 
 async def test_a_longer_task_of_a_backend_that_delivers_once_is_heard_of_while_it_runs(tmp_path: Path) -> None:

@@ -73,6 +73,19 @@ def delivery_policy(payload: Mapping[str, Any]) -> DeliveryPolicy:
     return DeliveryPolicy(limit=limit)
 
 
+def orphan_policy(payload: Mapping[str, Any]) -> object:
+    """Return what becomes of the run when it is given up, as far as the payload says it."""
+    delivery = payload.get("delivery")
+    return delivery.get("delivery_orphan_policy") if isinstance(delivery, Mapping) else None
+
+
+def must_ask(payload: Mapping[str, Any]) -> bool:
+    """Tell whether a worker has to ask the weave before it begins, whatever the backend shows about the job."""
+    # Nobody takes such a job back when it is given up. And whoever can write to a broker can send a payload that is
+    # signed once more.
+    return orphan_policy(payload) == "fail" or bool(payload.get("callback_security"))
+
+
 def is_seconds(value: object) -> TypeGuard[float]:
     """Tell whether a value is a positive, finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0

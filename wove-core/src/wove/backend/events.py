@@ -117,18 +117,33 @@ class EventSender:
             reply = reply_of(self._exchange(event, connect, answer))
         return reply
 
-    def deliver(self, event: Event, *, limit: float | None = None) -> Reply:
+    def deliver(
+        self, event: Event, *, limit: float | None = None, in_trouble: Callable[[Event], None] | None = None
+    ) -> Reply:
         """Post an event until it has arrived, or nobody wants it any more, for as long as the policy says.
 
         Args:
             event: from `event`.
             limit: seconds in place of the policy's.
+            in_trouble: is called with the event whenever it has not arrived, before anything else happens.
 
         Raises:
             EventRefusedError: the receiver refuses this event, and would refuse it again.
             DeliveryGivenUpError: it did not arrive within the limit; says what went wrong last.
         """
-        return self._persist(lambda: self.post(event), "The outcome", limit)
+        arrived = False
+
+        def attempt() -> Reply:
+            nonlocal arrived
+            try:
+                reply = self.post(event)
+                arrived = reply.accepted or reply.unwanted
+                return reply
+            finally:
+                if not arrived and in_trouble is not None:
+                    in_trouble(event)
+
+        return self._persist(attempt, "The outcome", limit)
 
     def hurry(self, seconds: float) -> None:
         """Let a running `deliver`, and every later one, give up after so many seconds from now."""

@@ -10,7 +10,11 @@ from wove.backend.worker_run import WorkerRun
 
 
 def run_backend_payload(
-    payload: Mapping[str, Any], *, once_seconds: float | None = None, delivered_once: bool = False
+    payload: Mapping[str, Any],
+    *,
+    once_seconds: float | None = None,
+    first_delivery: bool = False,
+    delivered_once: bool = False,
 ) -> None:
     """Execute a payload in this thread and deliver the outcome to the weave that waits for it.
 
@@ -28,9 +32,12 @@ def run_backend_payload(
         once_seconds: for backends that cannot recognize equal jobs. Of runs with the same
             ``delivery_idempotency_key``, one at a time is executed on this host; the others wait, and for so many
             seconds are given its result instead of being executed. A failed one is executed again.
-        delivered_once: for backends that never deliver a job a second time and take back those that are given up. The
-            task begins without asking the weave, which hears of it when it has run for a moment; nothing is kept for
-            another delivery.
+        first_delivery: the backend shows that it has never delivered this job before, and that the job had not been
+            given up when the worker took it. The task begins without asking the weave, which hears of it when it has
+            run for a moment. It asks all the same where payloads are signed, and with
+            ``delivery_orphan_policy="fail"``, which leaves jobs in the queue.
+        delivered_once: as `first_delivery`, for a job that the backend will not deliver again, whatever becomes of this
+            worker. So nothing is kept for that but an outcome that cannot be delivered.
 
     Raises:
         DeliveryError: the outcome could not be delivered (for ten minutes, or the weave refuses this worker). It is
@@ -39,7 +46,7 @@ def run_backend_payload(
         ConfigurationError: the secret that the payload is signed with is not known here.
         ValueError: the payload lacks a field, or was made by a later version of Wove.
     """
-    run = WorkerRun(payload, once_seconds=once_seconds, delivered_once=delivered_once)
+    run = WorkerRun(payload, once_seconds=once_seconds, first_delivery=first_delivery, delivered_once=delivered_once)
     termination = Termination(run.last_words)
     with termination:
         try:
@@ -64,7 +71,13 @@ def _run(run: WorkerRun, termination: Termination) -> None:
         raise ended_by
 
 
-async def run_backend_payload_async(payload: Mapping[str, Any], *, once_seconds: float | None = None) -> None:
+async def run_backend_payload_async(
+    payload: Mapping[str, Any],
+    *,
+    once_seconds: float | None = None,
+    first_delivery: bool = False,
+    delivered_once: bool = False,
+) -> None:
     """Execute a payload from a running event loop and deliver the outcome to the weave that waits for it.
 
     The worker entry point for asynchronous workers (`wove.integrations.worker.arun` is the same function); see
@@ -77,13 +90,15 @@ async def run_backend_payload_async(payload: Mapping[str, Any], *, once_seconds:
     Args:
         payload: what the adapter's ``submit`` got, unchanged.
         once_seconds: as for `run_backend_payload`.
+        first_delivery: as for `run_backend_payload`.
+        delivered_once: as for `run_backend_payload`.
 
     Raises:
         Exception: as `run_backend_payload`.
     """
     import asyncio  # See `wove.backend.late_asyncio`.
 
-    run = WorkerRun(payload, once_seconds=once_seconds)
+    run = WorkerRun(payload, once_seconds=once_seconds, first_delivery=first_delivery, delivered_once=delivered_once)
     context = contextvars.copy_context()
     try:
         if await in_daemon_thread(context.run, run.carry_out):

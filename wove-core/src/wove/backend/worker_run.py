@@ -3,11 +3,11 @@
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from wove.backend.active_runs import active_runs
-from wove.backend.admission import check_payload, delivery_policy, event_key, is_seconds
+from wove.backend.admission import check_payload, delivery_policy, event_key, is_seconds, must_ask, orphan_policy
 from wove.backend.events import Clock, Event, EventSender
 from wove.backend.execution import TaskExecution, cancelled_event, error_event, final_event_bytes, too_large
 from wove.backend.fetched import fetched_values
@@ -42,8 +42,10 @@ class WorkerRun:
         clock: the time to go by.
         kept: where outcomes are kept; the host's spool if omitted.
         once_seconds: how long this host remembers the result of an idempotency key; None looks for no equal ones.
-        delivered_once: the backend delivers no job twice, and takes back those that are given up: begin without asking,
-            and keep nothing for another delivery.
+        first_delivery: the job has not been delivered before, and had not been given up a moment ago: begin without
+            asking.
+        delivered_once: as `first_delivery`, and the job will not be delivered again either: keep its outcome only
+            while that cannot be delivered.
 
     Raises:
         ValueError: the payload lacks a field, or was made by a later version of Wove.
@@ -59,10 +61,12 @@ class WorkerRun:
         clock: Clock | None = None,
         kept: Spool | None = None,
         once_seconds: float | None = None,
+        first_delivery: bool = False,
         delivered_once: bool = False,
     ) -> None:
         check_payload(payload)
         self._delivered_once = delivered_once
+        self._must_ask = not (first_delivery or delivered_once) or must_ask(payload)
         self._execution: TaskExecution | None = None
         self._payload = payload
         self._ids = {"run_id": payload["run_id"], "task_id": payload.get("task_id")}
@@ -84,6 +88,7 @@ class WorkerRun:
         self._busy = threading.Lock()
         self._active = False
         self._has_final = False
+        self._is_kept = False
         self._stopped = False
 
     def prepare(self) -> bool:
@@ -100,6 +105,7 @@ class WorkerRun:
         with self._busy:
             kept = None if self._delivered_once else self._spool.load(self._name)
             if kept is not None:
+                self._is_kept = True
                 self._hand_over(kept)
                 return False
             self._active = active_runs().add(self._name)
@@ -157,11 +163,12 @@ class WorkerRun:
             self._has_final = True
             final = self._sender.event(self._encoded(event))
             self._heartbeat.flush()
-            if event["type"] != "task_cancelled" and not self._delivered_once:
-                self._spool.save(self._name, final)
+            is_outcome = event["type"] != "task_cancelled"
+            if is_outcome and not self._delivered_once:
+                self._keep(final)
             if event["type"] == "task_result" and self._once is not None:
                 self._once.remember(final.body)
-            self._hand_over(final)
+            self._hand_over(final, in_trouble=self._keep if is_outcome else None)
 
     def stop(self) -> None:
         """Stop the task, or let it not begin. Whether it ends is another thing, see `Interruption`."""
@@ -207,7 +214,7 @@ class WorkerRun:
 
     def _announced(self) -> bool:
         start = self._heartbeat.start_event()
-        if self._delivered_once:
+        if not self._must_ask:
             # Whoever beats posts it, if the task has not ended by then.
             self._heartbeat.begin(start)
             return not self._is_late()
@@ -302,14 +309,9 @@ class WorkerRun:
 
     def _stop(self) -> None:
         # The weave has left a detached task to itself: that nobody waits for it any more is no reason to stop it.
-        left_alone = self._is_detached and self._heartbeat.verdict in ("over", "silent")
+        left_alone = orphan_policy(self._payload) == "detach" and self._heartbeat.verdict in ("over", "silent")
         if self._execution is not None and not left_alone:
             self._execution.stop()
-
-    @property
-    def _is_detached(self) -> bool:
-        delivery = self._payload.get("delivery")
-        return isinstance(delivery, Mapping) and delivery.get("delivery_orphan_policy") == "detach"
 
     def _deliver_failure(self, error: BaseException) -> None:
         event = error_event(self._ids, error, source="transport", retryable=True)
@@ -318,26 +320,30 @@ class WorkerRun:
     def _encoded(self, event: EventFrame) -> bytes:
         return final_event_bytes(event, pickles=self._payload.get("results") != "json")
 
-    def _hand_over(self, final: Event) -> None:
+    def _hand_over(self, final: Event, *, in_trouble: Callable[[Event], None] | None = None) -> None:
         self._has_final = True
         # A weave that has been silent for three leases is probably gone, but it may also be back.
         limit = self._heartbeat.lease if self._heartbeat.verdict == "silent" else None
         try:
-            reply = self._sender.deliver(final, limit=limit)
+            reply = self._sender.deliver(final, limit=limit, in_trouble=in_trouble)
         except EventRefusedError as error:
             if error.status not in (400, 413):
                 raise
             reply = self._sender.deliver(self._in_place_of(final, error), limit=limit)
-        if self._delivered_once:
-            return
-        if reply.accepted:
+        if reply.accepted and not self._delivered_once:
             self._spool.mark_finished(self._name)
-        self._spool.remove(self._name)
+        if self._is_kept or not self._delivered_once:
+            self._spool.remove(self._name)
+
+    def _keep(self, final: Event) -> None:
+        if not self._is_kept:
+            self._is_kept = True
+            self._spool.save(self._name, final)
 
     def _in_place_of(self, final: Event, error: EventRefusedError) -> Event:
         """Return the event that says why the receiver did not take the outcome."""
         reason = too_large(self._ids, size=len(final.body), limit=None) if error.status == 413 else error
         instead = self._sender.event(self._encoded(error_event(self._ids, reason, source="transport")))
-        if not self._delivered_once:
+        if self._is_kept:
             self._spool.save(self._name, instead)
         return instead
