@@ -13,6 +13,7 @@ from rq_backend import RedisServer
 from wove.errors import ConfigurationError, DeliveryError
 from wove.testing.servers import free_port
 from wove_rq import RQAdapter
+from wove_rq.presence import sign_in
 
 Making = Callable[..., Any]
 
@@ -182,3 +183,22 @@ async def test_a_redis_that_is_not_there_is_named_without_credentials() -> None:
             pass
     assert "secret" not in str(raised.value)
     assert time.monotonic() - before < 3.0
+
+
+async def test_a_job_begins_for_the_first_time_once(queue: Queue, config: dict[str, Any]) -> None:
+    async with started(config) as adapter:
+        await adapter.submit(*submission("report-1"))
+    job = job_of(queue, "report-1")
+    assert sign_in(job)
+    queue.enqueue_job(job)
+    assert not sign_in(job_of(queue, "report-1"))
+
+
+async def test_a_job_that_was_taken_back_does_not_begin_for_the_first_time(
+    queue: Queue, config: dict[str, Any]
+) -> None:
+    async with started(config) as adapter:
+        submitted = await adapter.submit(*submission("report-1"))
+        job = job_of(queue, "report-1")
+        await adapter.cancel("report-1", submitted, {})
+    assert not sign_in(job)

@@ -6,13 +6,31 @@ from typing import Any
 from redis.exceptions import RedisError
 from rq import Worker
 from rq.command import PUBSUB_CHANNEL_TEMPLATE
+from rq.job import Job
 
 _PREFIX = "wove-job-"
+# A field of RQ's job; it stays there as long as the job does, also when that is put into the queue again.
+_BEGUN = "wove_begun"
 
 
-def client_name(job_id: str) -> str:
-    """Return the name of the connection that a job's own process keeps open while it runs."""
-    return f"{_PREFIX}{job_id}"
+def sign_in(job: Job) -> bool:
+    """Note at Redis that this process executes a job, and name its connection, so that the adapter can tell a worker
+    that died alone from one whose job died with it.
+
+    Returns:
+        Whether the job begins for the first time, and has not been taken back by the adapter.
+    """
+    try:
+        with job.connection.pipeline(transaction=False) as pipeline:
+            pipeline.client_setname(f"{_PREFIX}{job.id}")
+            pipeline.hsetnx(job.key, _BEGUN, 1)
+            # The adapter deletes the job of a run that is given up. What is written after that lacks this field.
+            pipeline.hexists(job.key, "created_at")
+            # Some hosted Redis servers do not allow to name a connection. The job's own heartbeats tell then.
+            _, is_first, is_there = pipeline.execute(raise_on_error=False)
+    except RedisError:
+        return False
+    return (is_first, is_there) == (1, 1)
 
 
 def busy_workers(connection: Any, names: Collection[str]) -> set[str]:

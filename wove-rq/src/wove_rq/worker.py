@@ -19,11 +19,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from redis.exceptions import RedisError
 from rq import Worker, get_current_job
 
 from wove.integrations.worker import run
-from wove_rq.presence import client_name
+from wove_rq.presence import sign_in
 
 __all__ = ["PreloadingWorker", "execute", "main"]
 
@@ -45,21 +44,13 @@ _PRELOADED = (
 
 def execute(payload: Mapping[str, Any]) -> None:
     """Execute a Wove payload. The outcome goes to the weave that waits for it, so RQ has no result to keep."""
-    _sign_in()
-    run(payload)
-
-
-def _sign_in() -> None:
-    """Name this process's connection, so that the adapter can tell a worker that died alone from one whose job died
-    with it.
-    """
     job = get_current_job()
     if job is None:
+        run(payload)
         return
-    try:
-        job.connection.client_setname(client_name(job.id))
-    except RedisError:
-        pass  # Some hosted Redis servers do not allow it. The job's own heartbeats tell then.
+    first = sign_in(job)
+    # Without retries, RQ gives up a job whose process or worker has died.
+    run(payload, first_delivery=first, delivered_once=first and job.retries_left is None)
 
 
 class PreloadingWorker(Worker):
