@@ -194,3 +194,13 @@ async def test_a_job_that_no_worker_aborts_leaves_nothing_when_the_adapter_close
     assert await redis.exists(abort_jobs_ss)
     await adapter.close()
     assert not await redis.exists(abort_jobs_ss)
+
+
+async def test_a_worker_learns_whether_a_job_that_it_has_taken_was_taken_back(jobs: Jobs, redis: ArqRedis) -> None:
+    await jobs.enqueue([_job("wanted"), _job("unwanted")])
+    for name in ("wanted", "unwanted"):
+        await redis.set(f"{in_progress_key_prefix}{name}", b"1")
+    await jobs.stop(["unwanted"])
+    presence = Presence()
+    async with presence.of("wanted", redis) as wanted, presence.of("unwanted", redis) as unwanted:
+        assert (wanted, unwanted) == (True, False)

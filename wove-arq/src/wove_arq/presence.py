@@ -5,12 +5,12 @@ By itself the mark lasts as long as a job may take, and only then is the job of 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from arq.constants import in_progress_key_prefix
+from arq.constants import in_progress_key_prefix, job_key_prefix
 from redis.exceptions import RedisError
 
 # How long a job counts as running after its worker's last sign of life.
@@ -26,17 +26,21 @@ class Presence:
     def __init__(self) -> None:
         self._running: set[str] = set()
         self._fresh: set[str] = set()
+        self._wanted: set[str] = set()
         self._showing: asyncio.Task[None] | None = None
         self._idle = asyncio.Event()
         self._signing: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def of(self, job_id: str, redis: Any) -> AsyncIterator[None]:
+    async def of(self, job_id: str, redis: Any) -> AsyncIterator[bool]:
         """Show for the time of an ``async with`` block, and from its very beginning, that a job is executed.
 
         Args:
             job_id: ARQ's id.
             redis: the worker's pool.
+
+        Yields:
+            Whether Redis has said meanwhile that the adapter has not taken the job back.
         """
         self._running.add(job_id)
         self._idle.clear()
@@ -44,9 +48,10 @@ class Presence:
             self._signing = asyncio.get_running_loop().create_task(self._sign(redis))
         try:
             await self._show(job_id, redis)
-            yield
+            yield job_id in self._wanted
         finally:
             self._running.discard(job_id)
+            self._wanted.discard(job_id)
             if not self._running:
                 self._idle.set()
 
@@ -60,7 +65,7 @@ class Presence:
 
     async def _show_fresh(self, redis: Any) -> None:
         fresh, self._fresh = self._fresh, set()
-        await _renew(fresh, redis)
+        self._wanted |= await _shown(fresh, redis) & self._running
 
     async def _sign(self, redis: Any) -> None:
         while self._running:
@@ -70,14 +75,32 @@ class Presence:
                 await _renew(set(self._running), redis)
 
 
-async def _renew(job_ids: set[str], redis: Any) -> None:
+async def _renew(job_ids: Collection[str], redis: Any) -> None:
     try:
         async with redis.pipeline(transaction=False) as pipeline:
-            for job_id in job_ids:
-                pipeline.pexpire(f"{in_progress_key_prefix}{job_id}", int(_ALIVE_SECONDS * 1000))
+            _expire_soon(job_ids, pipeline)
             await pipeline.execute()
     except (RedisError, OSError) as error:
         logger.debug("Telling Redis that jobs are executed failed: %s", error)
+
+
+async def _shown(job_ids: Collection[str], redis: Any) -> set[str]:
+    """As `_renew`; return those of the jobs that are still there: the adapter deletes what a worker shall not begin."""
+    try:
+        async with redis.pipeline(transaction=False) as pipeline:
+            _expire_soon(job_ids, pipeline)
+            for job_id in job_ids:
+                pipeline.exists(f"{job_key_prefix}{job_id}")
+            answers = await pipeline.execute()
+    except (RedisError, OSError) as error:
+        logger.debug("Telling Redis that jobs are executed failed: %s", error)
+        return set()
+    return {job_id for job_id, is_there in zip(job_ids, answers[len(job_ids) :], strict=True) if is_there == 1}
+
+
+def _expire_soon(job_ids: Collection[str], pipeline: Any) -> None:
+    for job_id in job_ids:
+        pipeline.pexpire(f"{in_progress_key_prefix}{job_id}", int(_ALIVE_SECONDS * 1000))
 
 
 _presences: WeakKeyDictionary[Any, Presence] = WeakKeyDictionary()

@@ -48,8 +48,9 @@ async def execute(ctx: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
         payload: what the adapter enqueued.
     """
     redis = ctx["redis"]
-    async with presence_of(redis).of(ctx["job_id"], redis):
-        await arun(payload)
+    async with presence_of(redis).of(ctx["job_id"], redis) as is_wanted:
+        # ARQ counts at Redis how often workers have taken the job.
+        await arun(payload, first_delivery=is_wanted and ctx["job_try"] == 1)
 
 
 def payload_function(name: str) -> Function:
