@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wove.backend.threads import in_daemon_thread
 from wove.integrations.base import BackendAdapter, JobState
 from wove.integrations.gathering import Gathering
+from wove.integrations.recent import RecentSubmissions
+from wove_celery.first_delivery import SENT_HEADER
 from wove_celery.settings import read_settings
 from wove_celery.sightings import News, Sightings
 
@@ -61,6 +63,7 @@ class CeleryAdapter(BackendAdapter):
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[tuple[str, JobState]] | None = None
         self._unwanted = Gathering(self._revoke)
+        self._recent = RecentSubmissions()
         await in_daemon_thread(self._connect)
 
     def _connect(self) -> None:
@@ -86,9 +89,15 @@ class CeleryAdapter(BackendAdapter):
             ConnectionError: the broker cannot be reached.
             DeliveryError: the broker refuses a message.
         """
-        messages = [self._message(payload, frame) for payload, frame in submissions]
-        await in_daemon_thread(self._connected.send, messages)
-        return [str(frame["run_id"]) for _, frame in submissions]
+        run_ids = [str(frame["run_id"]) for _, frame in submissions]
+        # A broker takes a message as often as it is sent, and each would look like the first.
+        fresh = {run_id: each for run_id, each in zip(run_ids, submissions, strict=True) if run_id not in self._recent}
+        if fresh:
+            messages = [self._message(payload, frame) for payload, frame in fresh.values()]
+            await in_daemon_thread(self._connected.send, messages)
+        for run_id in fresh:
+            self._recent.add(run_id, run_id)
+        return run_ids
 
     async def cancel(self, run_id: str, submission: Any, frame: dict[str, Any]) -> None:
         """Revoke a task. One that runs in a prefork worker is ended, unless ``terminate_on_cancel`` is off."""
@@ -125,9 +134,8 @@ class CeleryAdapter(BackendAdapter):
         expires = _expiry(payload.get("deadline"), given.get("expires"))
         if expires is not None:
             options["expires"] = expires
-        trace = payload.get("trace")
-        if trace:
-            options["headers"] = {**trace, **given.get("headers", {})}
+        headers = {SENT_HEADER: time.time(), **(payload.get("trace") or {}), **given.get("headers", {})}
+        options["headers"] = headers
         return str(frame["run_id"]), payload, options
 
     async def _revoke(self, run_ids: list[str]) -> None:

@@ -22,6 +22,7 @@ from wove_celery.connections import (
     transport_class,
     unreachable,
 )
+from wove_celery.first_delivery import SENT_HEADER
 from wove_celery.settings import REVOKE_COMMAND, REVOKE_FLAG, Settings
 
 T = TypeVar("T")
@@ -100,7 +101,8 @@ class Broker:
             ConnectionError: the broker cannot be reached. None, some or all of the payloads have arrived.
             DeliveryError: the broker refuses them.
         """
-        self._with_producer(lambda producer: self._send_all(producer, messages))
+        attempts = iter((messages, _again(messages)))
+        self._with_producer(lambda producer: self._send_all(producer, next(attempts)))
 
     def revoke(self, run_ids: Sequence[str], *, workers: Sequence[str] | None) -> None:
         """Tell workers not to start runs, and to end those that they execute.
@@ -201,6 +203,14 @@ _DEFAULTS: Mapping[str, Any] = {
     "kwargsrepr": "{}",
     "retry": False,
 }
+
+
+def _again(messages: Sequence[Message]) -> Sequence[Message]:
+    """Return messages of which some may have arrived already: no worker may take these for the first ones."""
+    return [
+        (run_id, payload, {**options, "headers": {**options.get("headers", {}), SENT_HEADER: None}})
+        for run_id, payload, options in messages
+    ]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ which the process that executed it can tell nothing any more. A worker without r
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,6 +19,7 @@ from celery.worker.request import Request
 from kombu.utils.limits import TokenBucket
 
 from wove.backend.threads import submit
+from wove_celery.first_delivery import mark
 
 EVENT = "wove-runs"
 BEAT_SECONDS = 1.0
@@ -86,12 +88,16 @@ class Presence:
         self._budget = TokenBucket(_TELLINGS_PER_SECOND, capacity=_MOST_TELLINGS)
         self._beating: Any = None
         self._revoked: list[str] = []
+        self._listening_since = time.time()
 
     def received(self, request: WoveRequest) -> None:
         """A run has been taken from the queue; it has not started yet."""
         if isinstance(self._consumer.pool, SoloPool):
             # It executes tasks in the consumer's thread, which says nothing meanwhile: that must not count as silence.
             return
+        if self._consumer.app.conf.worker_enable_remote_control:
+            driver = str(self._consumer.connection.transport.driver_type)
+            mark(request, driver=driver, listening_since=self._listening_since)
         self._held[request.id] = request
         if self._budget.can_consume():
             self.tell({})
@@ -104,6 +110,7 @@ class Presence:
 
     def reconnected(self) -> None:
         """The connection to the broker is a new one: what has not started is in the queue again."""
+        self._listening_since = time.time()
         self._held = {
             run_id: request
             for run_id, request in self._held.items()

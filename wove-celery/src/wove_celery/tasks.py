@@ -4,10 +4,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from celery import shared_task
+from celery import current_task, shared_task
 
 from wove.integrations.worker import run
 from wove_celery import revoking as _revoking  # noqa: F401 - registers the worker's remote-control command.
+from wove_celery.first_delivery import is_first_delivery
 from wove_celery.presence import WoveRequest
 from wove_celery.settings import DEFAULT_TASK_NAME
 
@@ -18,7 +19,9 @@ _ONCE_SECONDS = 3600.0
 
 def execute(payload: Mapping[str, Any]) -> None:
     """Execute a Wove payload. The outcome goes to the weave that waits for it, so Celery has no result to keep."""
-    run(payload, once_seconds=_ONCE_SECONDS)
+    # Such a message is acknowledged when its task begins, so it is not delivered again.
+    first = bool(current_task) and is_first_delivery(current_task.request.__dict__)
+    run(payload, once_seconds=_ONCE_SECONDS, delivered_once=first)
 
 
 def register(name: str) -> Any:
