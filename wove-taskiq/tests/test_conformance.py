@@ -28,6 +28,15 @@ def on_list(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="class")
+def on_own_list(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TaskiqDeployment]:
+    directory: Path = tmp_path_factory.mktemp("own-list")
+    command = own_command(redis_server.url(), "--queue-name", "own")
+    deployment = TaskiqDeployment(redis_server, directory, command=command, config={"queue_name": "own"})
+    yield deployment
+    deployment.close()
+
+
+@pytest.fixture(scope="class")
 def on_stream(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TaskiqDeployment]:
     directory: Path = tmp_path_factory.mktemp("stream")
     command = own_command(redis_server.url(), "--stream", "--queue-name", "reports", "--task-name", "report")
@@ -46,6 +55,17 @@ class TestListBroker(OnTaskiq):
     @pytest.fixture
     def deployment(self, on_list: TaskiqDeployment) -> TaskiqDeployment:
         return on_list
+
+
+class TestOwnListWorker(OnTaskiq):
+    """The worker is started by Wove's own line, with a list broker: it begins without asking."""
+
+    adapter_class = TaskiqAdapter
+    subject = "taskiq (list, wove_taskiq.worker)"
+
+    @pytest.fixture
+    def deployment(self, on_own_list: TaskiqDeployment) -> TaskiqDeployment:
+        return on_own_list
 
 
 class TestStreamBroker(OnTaskiq):

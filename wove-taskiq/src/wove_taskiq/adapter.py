@@ -10,6 +10,7 @@ from wove.backend.threads import in_daemon_thread
 from wove.integrations.base import BackendAdapter
 from wove.integrations.gathering import Gathering
 from wove.integrations.jobs import is_detached
+from wove.integrations.recent import RecentSubmissions
 from wove_taskiq.settings import read_settings
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class TaskiqAdapter(BackendAdapter):
             ConnectionError: the broker cannot be reached; the message names it, without credentials.
         """
         self._pause = _SWEEP_SECONDS
+        self._recent = RecentSubmissions()
         settings = read_settings(self.config, name=self.name)
         # Taskiq takes a while to import.
         jobs = await in_daemon_thread(import_module, "wove_taskiq.jobs")
@@ -99,18 +101,23 @@ class TaskiqAdapter(BackendAdapter):
         Raises:
             ConnectionError: the broker cannot be reached.
         """
-        jobs = [(str(frame["run_id"]), payload) for payload, frame in submissions]
-        entries = await self._connected.send(jobs)
+        known = {run_id: self._recent[run_id] for run_id in map(_run_id, submissions) if run_id in self._recent}
+        # A broker takes a message as often as it is sent, and each would look like the first.
+        fresh = {_run_id(each): each for each in submissions if _run_id(each) not in known}
+        entries = await self._connected.send([(run_id, payload) for run_id, (payload, _) in fresh.items()])
         self._pause = _SWEEP_SECONDS
-        for (_, frame), entry in zip(submissions, entries, strict=True):
-            if is_detached(frame) and not isinstance(entry, Exception):
+        outcomes: dict[str, Submitted | Exception] = dict(known)
+        for (run_id, (_, frame)), entry in zip(fresh.items(), entries, strict=True):
+            if isinstance(entry, Exception):
+                outcomes[run_id] = entry
+                continue
+            outcomes[run_id] = handle = Submitted(run_id, entry)
+            self._recent.add(run_id, handle)
+            if is_detached(frame):
                 self._connected.let_outlive(entry)
         if self._connected.has_sent and (self._sweeping is None or self._sweeping.done()):
             self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
-        return [
-            entry if isinstance(entry, Exception) else Submitted(run_id, entry)
-            for (run_id, _), entry in zip(jobs, entries, strict=True)
-        ]
+        return [outcomes[run_id] for run_id in map(_run_id, submissions)]
 
     async def cancel(self, run_id: str, submission: Any, frame: dict[str, Any]) -> None:
         """Remove a message that no worker has taken. A worker that has is told by the answer to its next event."""
@@ -156,3 +163,7 @@ class TaskiqAdapter(BackendAdapter):
             await removal()
         except Exception as error:  # Redis is away for a moment, perhaps.
             logger.debug("Removing old tasks from the stream failed: %s", error)
+
+
+def _run_id(submission: tuple[dict[str, Any], dict[str, Any]]) -> str:
+    return str(submission[1]["run_id"])

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
+from redis.backoff import ConstantBackoff, NoBackoff
 from taskiq import AsyncBroker, AsyncTaskiqDecoratedTask, TaskiqState
 from taskiq.brokers.shared_broker import AsyncSharedBroker
 from taskiq.result_backends.dummy import DummyResultBackend
@@ -21,6 +22,7 @@ from wove_taskiq.settings import DEFAULT_QUEUE_NAME, DEFAULT_TASK_NAME, Settings
 # How long Redis may take to accept a connection and to answer; each is tried twice.
 _CONNECT_SECONDS = 3.0
 _ANSWER_SECONDS = 5.0
+RETRY_PAUSE = 0.1
 
 
 class Target:
@@ -93,6 +95,16 @@ def address(broker: AsyncBroker) -> str:
     return str(fields.get("path") or f"{fields.get('host', 'localhost')}:{fields.get('port', 6379)}")
 
 
+def client_without_retries(broker: BaseRedisBroker) -> Redis:
+    """Return a client with connections of its own, which sends nothing twice."""
+    pool = broker.connection_pool
+    return Redis(connection_pool=_pool_like(pool, {**pool.connection_kwargs, "retry": Retry(NoBackoff(), 0)}))
+
+
+def _pool_like(pool: Any, arguments: Mapping[str, Any]) -> Any:
+    return type(pool)(connection_class=pool.connection_class, max_connections=pool.max_connections, **arguments)
+
+
 def _own_broker(settings: Settings) -> BaseRedisBroker:
     return make_redis_broker(settings.url or "", stream=settings.stream, queue_name=settings.queue_name)
 
@@ -135,11 +147,9 @@ def _with_own_connections(given: BaseRedisBroker) -> BaseRedisBroker:
     arguments = {**pool.connection_kwargs}
     arguments["socket_connect_timeout"] = arguments.get("socket_connect_timeout") or _CONNECT_SECONDS
     arguments["socket_timeout"] = arguments.get("socket_timeout") or _ANSWER_SECONDS
-    arguments["retry"] = Retry(ConstantBackoff(0.1), 1)
+    arguments["retry"] = Retry(ConstantBackoff(RETRY_PAUSE), 1)
     own = copy.copy(given)
-    own.connection_pool = type(pool)(
-        connection_class=pool.connection_class, max_connections=pool.max_connections, **arguments
-    )
+    own.connection_pool = _pool_like(pool, arguments)
     # The project's handlers fill the project's state; nobody reads results here.
     own.event_handlers = defaultdict(list)
     own.state = TaskiqState()

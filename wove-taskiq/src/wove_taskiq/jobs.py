@@ -1,5 +1,6 @@
 """Everything that the adapter asks of the broker, on one event loop."""
 
+import asyncio
 import copy
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,8 +17,8 @@ from taskiq.kicker import AsyncKicker
 from taskiq_redis import ListQueueBroker, RedisStreamBroker
 
 from wove.errors import DeliveryError
-from wove_taskiq.brokers import address, find_target
-from wove_taskiq.settings import Settings
+from wove_taskiq.brokers import RETRY_PAUSE, address, client_without_retries, find_target
+from wove_taskiq.settings import FIRST_LABEL, Settings
 
 # So many messages go to Redis in one conversation.
 _AT_ONCE = 100
@@ -30,10 +31,12 @@ class Entry:
     Attributes:
         queue: the key of the list or stream.
         item: the message itself in a list, its id in a stream; None for other brokers, which cannot remove it.
+        earlier: the message as it was sent before, where it may have arrived in the list although that failed.
     """
 
     queue: str
     item: bytes | None
+    earlier: bytes | None = None
 
 
 class Jobs:
@@ -57,6 +60,7 @@ class Jobs:
         self._is_stream = kick is RedisStreamBroker.kick
         self._started = False
         self._client: Redis | None = None
+        self._adding: Redis | None = None
         self._sent: dict[str, set[bytes]] = {}
         self._outliving: set[bytes] = set()
 
@@ -90,30 +94,40 @@ class Jobs:
         return sent
 
     async def _send(self, jobs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Entry | DeliveryError]:
-        messages, refusals = await self._messages(jobs)
+        messages, refusals = await self._messages(jobs, first=True)
+        earlier: dict[str, BrokerMessage] = {}
         if not (self._is_list or self._is_stream):
             for message in messages.values():
                 await self._broker.kick(message)
             answers: list[Any] = [None] * len(messages)
         else:
-            answers = await self._add(list(messages.values()))
+            try:
+                answers = await self._add(list(messages.values()))
+            except (RedisConnectionError, RedisTimeoutError):
+                await asyncio.sleep(RETRY_PAUSE)
+                # Some may have arrived: no worker may take these for the first ones.
+                earlier = messages if self._is_list else {}
+                messages, _ = await self._messages(jobs, first=False)
+                answers = await self._add(list(messages.values()))
         entries: dict[str, Entry] = {}
         for (task_id, message), answer in zip(messages.items(), answers, strict=True):
             item = message.message if self._is_list else cast("bytes | None", answer)
-            entry = entries[task_id] = Entry(self._queue_of(message), item)
+            before = earlier[task_id].message if task_id in earlier else None
+            entry = entries[task_id] = Entry(self._queue_of(message), item, before)
             if self._is_stream and entry.item is not None:
                 self._sent.setdefault(entry.queue, set()).add(entry.item)
         return [refusals.get(task_id) or entries[task_id] for task_id, _ in jobs]
 
     async def _messages(
-        self, jobs: Sequence[tuple[str, Mapping[str, Any]]]
+        self, jobs: Sequence[tuple[str, Mapping[str, Any]]], *, first: bool
     ) -> tuple[dict[str, BrokerMessage], dict[str, DeliveryError]]:
         """Return what Taskiq, with the middlewares of the project, makes of payloads."""
+        labels = {**self._labels, FIRST_LABEL: True} if first and self._is_list else self._labels
         collected: dict[str, BrokerMessage] = {}
         refusals: dict[str, DeliveryError] = {}
         for task_id, payload in jobs:
             made: list[BrokerMessage] = []
-            kicker: AsyncKicker[Any, Any] = AsyncKicker(self._task_name, self._into(made), dict(self._labels))
+            kicker: AsyncKicker[Any, Any] = AsyncKicker(self._task_name, self._into(made), dict(labels))
             try:
                 await kicker.with_task_id(task_id).kiq(payload)
                 collected[task_id] = made[0]
@@ -130,7 +144,7 @@ class Jobs:
         return collecting
 
     async def _add(self, messages: Sequence[BrokerMessage]) -> list[Any]:
-        async with self._redis().pipeline(transaction=False) as pipeline:
+        async with self._sender().pipeline(transaction=False) as pipeline:
             for message in messages:
                 if self._is_list:
                     pipeline.lpush(self._queue_of(message), message.message)
@@ -151,6 +165,8 @@ class Jobs:
                     continue
                 if self._is_list:
                     pipeline.lrem(entry.queue, 1, entry.item)
+                    if entry.earlier is not None:
+                        pipeline.lrem(entry.queue, 1, entry.earlier)
                 else:
                     pipeline.xdel(entry.queue, entry.item)
                     self._forget(entry.queue, {entry.item})
@@ -212,6 +228,8 @@ class Jobs:
 
     async def close(self) -> None:
         """Close the broker's connections."""
+        if self._adding is not None:
+            await self._adding.connection_pool.disconnect()
         if self._started:
             await self._broker.shutdown()
 
@@ -223,6 +241,11 @@ class Jobs:
         if self._client is None:
             self._client = Redis(connection_pool=cast("ListQueueBroker", self._broker).connection_pool)
         return self._client
+
+    def _sender(self) -> Any:
+        if self._adding is None:
+            self._adding = client_without_retries(cast("ListQueueBroker", self._broker))
+        return self._adding
 
     @property
     def _stream(self) -> RedisStreamBroker:

@@ -9,6 +9,8 @@ from wove.integrations.settings import Setting, check_flag, check_mapping, check
 
 DEFAULT_TASK_NAME = "wove.run"
 DEFAULT_QUEUE_NAME = "taskiq"
+# Of messages that the adapter has not sent before.
+FIRST_LABEL = "wove_first"
 SCHEMES = ("redis", "rediss", "unix")
 
 

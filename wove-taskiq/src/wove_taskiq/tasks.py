@@ -6,15 +6,23 @@ from typing import Annotated, Any
 
 from taskiq import Context, NoResultError, TaskiqDepends, async_shared_broker
 from taskiq.result_backends.dummy import DummyResultBackend
+from taskiq_redis import ListQueueBroker
 
 from wove.integrations.worker import arun
-from wove_taskiq.settings import DEFAULT_TASK_NAME
+from wove_taskiq.settings import DEFAULT_TASK_NAME, FIRST_LABEL
 
 NAMES_VARIABLE = "WOVE_TASKIQ_TASKS"
 # Taskiq knows no equal jobs: for so long, this host gives the result of an idempotency key to later tasks with it.
 _ONCE_SECONDS = 3600.0
 
 _names: set[str] = set()
+
+
+class DirectListBroker(ListQueueBroker):
+    """A list broker of a worker that takes no message before it has room for its task, and sends none once more.
+
+    What it takes is gone from the list, so it comes once; and what is in the list has not been given up.
+    """
 
 
 async def execute(payload: dict[str, Any], context: Annotated[Context, TaskiqDepends()]) -> None:
@@ -27,7 +35,8 @@ async def execute(payload: dict[str, Any], context: Annotated[Context, TaskiqDep
     Raises:
         NoResultError: the broker keeps results, and shall not keep one of this.
     """
-    await arun(payload, once_seconds=_ONCE_SECONDS)
+    first = isinstance(context.broker, DirectListBroker) and bool(context.message.labels.get(FIRST_LABEL))
+    await arun(payload, once_seconds=_ONCE_SECONDS, delivered_once=first)
     if not isinstance(context.broker.result_backend, DummyResultBackend):
         raise NoResultError
 

@@ -17,13 +17,15 @@ from taskiq import AsyncBroker
 from taskiq_redis import ListQueueBroker, RedisStreamBroker
 
 from wove_taskiq.settings import DEFAULT_QUEUE_NAME, DEFAULT_TASK_NAME
-from wove_taskiq.tasks import NAMES_VARIABLE, execute, register
+from wove_taskiq.tasks import NAMES_VARIABLE, DirectListBroker, execute, register
 
 __all__ = ["execute", "main", "make_broker", "register"]
 
 _MODULE = "wove_taskiq.worker"
 _DEFAULT_URL = "redis://localhost:6379/0"
 URL_VARIABLE, QUEUE_VARIABLE, STREAM_VARIABLE = "WOVE_REDIS_URL", "WOVE_TASKIQ_QUEUE", "WOVE_TASKIQ_STREAM"
+# Set for the processes that `main` starts, of which it knows that they take nothing in advance.
+_DIRECT_VARIABLE = "WOVE_TASKIQ_DIRECT"
 
 
 class TidyStreamBroker(RedisStreamBroker):
@@ -47,7 +49,8 @@ def make_broker() -> AsyncBroker:
     if os.environ.get(STREAM_VARIABLE):
         # "0": also what was sent before there was a worker.
         return TidyStreamBroker(url, queue_name=queue, consumer_id="0")
-    return ListQueueBroker(url, queue_name=queue)
+    kind = DirectListBroker if os.environ.get(_DIRECT_VARIABLE) else ListQueueBroker
+    return kind(url, queue_name=queue)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         QUEUE_VARIABLE: options.queue_name,
         STREAM_VARIABLE: "1" if options.stream else None,
         NAMES_VARIABLE: ",".join(options.task_name),
+        _DIRECT_VARIABLE: None if any(each.startswith("--max-p") for each in others) else "1",
     }
+    os.environ.pop(_DIRECT_VARIABLE, None)
     # The processes that Taskiq starts make their own brokers.
     os.environ.update({name: value for name, value in changes.items() if value})
     for name in options.task_name:
