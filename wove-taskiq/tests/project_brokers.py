@@ -8,7 +8,8 @@ _URL = os.environ.get("PROJECT_REDIS_URL", "redis://127.0.0.1:1/0")
 
 
 def make_list_broker() -> ListQueueBroker:
-    broker = ListQueueBroker(_URL, queue_name="project")
+    # As the README says: otherwise the worker ends with its tasks when five seconds go by without a message.
+    broker = ListQueueBroker(_URL, queue_name="project", socket_timeout=None)
     broker.with_result_backend(RedisAsyncResultBackend(_URL))
     return broker
 

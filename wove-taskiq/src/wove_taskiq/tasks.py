@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from taskiq import Context, NoResultError, TaskiqDepends, async_shared_broker
 from taskiq.result_backends.dummy import DummyResultBackend
-from taskiq_redis import ListQueueBroker
 
 from wove.integrations.worker import arun
+from wove_taskiq.listening import DirectListBroker
 from wove_taskiq.settings import DEFAULT_TASK_NAME, FIRST_LABEL
 
 NAMES_VARIABLE = "WOVE_TASKIQ_TASKS"
@@ -16,13 +16,6 @@ NAMES_VARIABLE = "WOVE_TASKIQ_TASKS"
 _ONCE_SECONDS = 3600.0
 
 _names: set[str] = set()
-
-
-class DirectListBroker(ListQueueBroker):
-    """A list broker of a worker that takes no message before it has room for its task, and sends none once more.
-
-    What it takes is gone from the list, so it comes once; and what is in the list has not been given up.
-    """
 
 
 async def execute(payload: dict[str, Any], context: Annotated[Context, TaskiqDepends()]) -> None:

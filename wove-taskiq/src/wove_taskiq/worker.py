@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from redis.asyncio import Redis
 from taskiq import AsyncBroker
-from taskiq_redis import ListQueueBroker, RedisStreamBroker
 
+from wove_taskiq.listening import DirectListBroker, LastingListBroker, LastingStreamBroker
 from wove_taskiq.settings import DEFAULT_QUEUE_NAME, DEFAULT_TASK_NAME
-from wove_taskiq.tasks import NAMES_VARIABLE, DirectListBroker, execute, register
+from wove_taskiq.tasks import NAMES_VARIABLE, execute, register
 
 __all__ = ["execute", "main", "make_broker", "register"]
 
@@ -28,7 +28,7 @@ URL_VARIABLE, QUEUE_VARIABLE, STREAM_VARIABLE = "WOVE_REDIS_URL", "WOVE_TASKIQ_Q
 _DIRECT_VARIABLE = "WOVE_TASKIQ_DIRECT"
 
 
-class TidyStreamBroker(RedisStreamBroker):
+class TidyStreamBroker(LastingStreamBroker):
     """A stream broker that removes what it acknowledges; taskiq-redis leaves it in the stream."""
 
     def _ack_generator(self, id: str, queue_name: str) -> Callable[[], Awaitable[None]]:
@@ -49,7 +49,7 @@ def make_broker() -> AsyncBroker:
     if os.environ.get(STREAM_VARIABLE):
         # "0": also what was sent before there was a worker.
         return TidyStreamBroker(url, queue_name=queue, consumer_id="0")
-    kind = DirectListBroker if os.environ.get(_DIRECT_VARIABLE) else ListQueueBroker
+    kind = DirectListBroker if os.environ.get(_DIRECT_VARIABLE) else LastingListBroker
     return kind(url, queue_name=queue)
 
 
