@@ -166,7 +166,7 @@ def integration(session: nox.Session) -> None:
 def simulation(session: nox.Session) -> None:
     """Let owner, workers, backend and network go wrong in a thousand ways, on a virtual clock."""
     _install_core(session, *_groups("test"))
-    session.run("pytest", "tests/simulation", *session.posargs)
+    session.run("pytest", "-n", "2", "tests/simulation", *session.posargs)
 
 
 @nox.session(python=MAIN)
