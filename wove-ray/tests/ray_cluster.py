@@ -90,6 +90,7 @@ class RayCluster:
             f"--port={self.port}",
             "--num-cpus=0",
             "--include-dashboard=false",
+            "--no-monitor",  # Nothing is scaled.
             f"--ray-client-server-port={self.client_port}",
             f"--temp-dir={self.directory}",
             directory=self.directory,

@@ -174,6 +174,15 @@ def exported() -> list[bytes]:
     return found
 
 
+def test_a_worker_without_wove_is_an_error_that_says_what_to_install(stage: Stage, tmp_path: Path) -> None:
+    # It is found before the package, and says what the interpreter says where there is none.
+    (tmp_path / "wove.py").write_text("raise ModuleNotFoundError(\"No module named 'wove'\", name='wove')")
+    stage.configure(remote_options={"runtime_env": {"env_vars": {"PYTHONPATH": str(tmp_path)}}})
+    error = stage.begin(tasks.add, left=1, right=2).failure(SECONDS)
+    assert isinstance(error, DeliveryError)
+    assert "Ray's workers have no Wove: install wove-core[dispatch]" in str(error)
+
+
 # --- resources ---
 
 
