@@ -19,7 +19,7 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_ENABL
 _FORK_AND_EXEC = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
 # A node consists of several programs in Python. Where other things are going on they do not always start within the 30
 # seconds that Ray gives them.
-_START_SECONDS = 90.0
+_START_SECONDS = 180.0
 _ATTEMPTS = 3
 
 # Ray's command, beside the interpreter that runs the tests.

@@ -20,9 +20,9 @@ from wove.testing import tasks
 from wove.testing.servers import free_port
 from wove.testing.stage import Stage
 
-SECONDS = 60.0
+SECONDS = 120.0
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

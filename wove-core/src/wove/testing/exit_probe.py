@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 
+# What ends in the background after a shutdown has ended by then.
+_SETTLE_SECONDS = 2.5
+
+
 @dataclass(frozen=True, slots=True)
 class Remains:
     """What a process that ran weaves left behind.
@@ -134,7 +138,7 @@ def main() -> None:
     descriptors = _open_descriptors()
     once()
     wove.shutdown()
-    more = _open_descriptors() - descriptors
+    more = _more_descriptors_than(descriptors)
     # The third weave is left to the interpreter's own exit.
     value = once()
     report = {"value": value, "threads": threads, "descriptors": max(0, more), "ports": _listening()}
@@ -143,12 +147,20 @@ def main() -> None:
 
 def _left_of(at_first: set[threading.Thread]) -> list[str]:
     # Idle threads of Wove stay for a second.
-    deadline = time.monotonic() + 2.5
+    deadline = time.monotonic() + _SETTLE_SECONDS
     left = set(threading.enumerate()) - at_first
     while left and time.monotonic() < deadline:
         time.sleep(0.02)
         left = set(threading.enumerate()) - at_first
     return sorted(thread.name for thread in left)
+
+
+def _more_descriptors_than(before: int) -> int:
+    # Clients with threads of their own close their sockets a moment later.
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while (more := _open_descriptors() - before) > 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return more
 
 
 def _open_descriptors() -> int:
