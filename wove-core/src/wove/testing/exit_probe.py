@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 # What ends in the background after a shutdown has ended by then.
 _SETTLE_SECONDS = 2.5
 
