@@ -20,7 +20,7 @@ _FORK_AND_EXEC = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
 # A node consists of several programs in Python. Where other things are going on they do not always start within the 30
 # seconds that Ray gives them.
 _START_SECONDS = 180.0
-_ATTEMPTS = 3
+_ATTEMPTS = 5
 
 # Ray's command, beside the interpreter that runs the tests.
 _RAY = str(Path(sys.executable).with_name("ray"))
