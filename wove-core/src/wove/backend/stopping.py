@@ -28,7 +28,7 @@ class Interruption:
     `begin` and `end` belong to the thread that executes the task, `interrupt` to any other.
     """
 
-    __slots__ = ("_active", "_lock", "_previous", "_signalled", "_thread", "_wanted")
+    __slots__ = ("_active", "_lock", "_previous", "_signalled", "_spared", "_thread", "_wanted")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,6 +36,7 @@ class Interruption:
         self._active = False
         self._wanted = False
         self._signalled = False
+        self._spared = False
         self._previous: Handler = None
 
     def begin(self) -> None:
@@ -62,7 +63,7 @@ class Interruption:
     def interrupt(self) -> None:
         """Raise `TaskStopped` in the thread between `begin` and `end`; otherwise do nothing. Never waits."""
         with self._lock:
-            if not self._active:
+            if not self._active or self._spared:
                 return
             self._wanted = True
             if not self._signalled:
@@ -70,6 +71,11 @@ class Interruption:
                 return
             self._signal()
         submit(self._insist)
+
+    def spare(self) -> None:
+        """Let `interrupt` raise nothing from now on, not even what is on its way. For signal handlers, too."""
+        # Without the lock, which the interrupted thread itself may hold.
+        self._spared = True
 
     def _insist(self) -> None:
         # A signal that arrives just before the thread begins to sleep or to wait does not end that.
@@ -109,7 +115,7 @@ class Interruption:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._wanted:
             self._wanted = False
-            if self._active:
+            if self._active and not self._spared:
                 raise TaskStopped
         elif callable(self._previous):
             self._previous(number, frame)

@@ -23,11 +23,13 @@ class Termination:
     Args:
         last_words: tells the weave, in a few seconds. Returns False to put the end of the process off until the block
             is left.
+        interrupted: hears of SIGINT first. Returns False to let it have no effect.
     """
 
-    def __init__(self, last_words: Callable[[], bool]) -> None:
+    def __init__(self, last_words: Callable[[], bool], interrupted: Callable[[], bool]) -> None:
         self.raised: BaseException | None = None
         self._last_words = last_words
+        self._interrupted = interrupted
         self._previous: dict[int, Handler] = {}
         self._put_off: int | None = None
 
@@ -66,6 +68,8 @@ class Termination:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         previous = self._previous[number]
+        if number == signal.SIGINT and not self._interrupted():
+            return
         if callable(previous):
             try:
                 previous(number, frame)

@@ -30,7 +30,8 @@ def run_backend_payload(
             seconds are given its result instead of being executed. A failed one is executed again.
         delivered_once: for backends that never deliver a job a second time and take back those that are given up. The
             task begins without asking the weave, which hears of it when it has run for a moment; nothing is kept for
-            another delivery.
+            another delivery. SIGINT means that the job is taken back: either it interrupts the task or the weave does,
+            never both.
 
     Raises:
         DeliveryError: the outcome could not be delivered (for ten minutes, or the weave refuses this worker). It is
@@ -40,7 +41,7 @@ def run_backend_payload(
         ValueError: the payload lacks a field, or was made by a later version of Wove.
     """
     run = WorkerRun(payload, once_seconds=once_seconds, delivered_once=delivered_once)
-    termination = Termination(run.last_words)
+    termination = Termination(run.last_words, run.interrupted)
     with termination:
         try:
             _run(run, termination)
