@@ -91,7 +91,7 @@ class HttpConnection(asyncio.Protocol):
     async def send(self, head: bytes, body: bytes, alive: Callable[[], None]) -> None:
         """Send a request; `alive` is called as the service takes in a large body.
 
-        Returns early where the connection breaks, or the service answers before it has read all: `head` tells.
+        Returns early where the connection breaks. `head` says why, or gives the answer that came before.
 
         Args:
             head: from `request_head`.
