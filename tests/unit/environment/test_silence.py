@@ -30,11 +30,15 @@ async def test_signs_of_life_keep_a_block_alive_beyond_its_limit() -> None:
 async def test_a_limit_that_becomes_shorter_counts_from_the_next_sign() -> None:
     limits = [600.0]
     silence = Silence(lambda: limits[0])
-    with pytest.raises(TimeoutError):
+
+    async def wait() -> None:
         async with silence:
             limits[0] = 0.01
             silence.broken()
             await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await wait()
 
 
 async def test_without_a_limit_a_block_may_be_silent() -> None:
