@@ -44,4 +44,4 @@ async def answer(app: Application, method: str, path: str) -> tuple[int, set[tup
     ],
 )
 async def test_every_path_is_answered_as_by_the_application(method: str, path: str) -> None:
-    assert await answer(CallbackRoutes(), method, path) == await answer(callback_app, method, path)  # type: ignore[arg-type]
+    assert await answer(CallbackRoutes(), method, path) == await answer(callback_app, method, path)

@@ -7,8 +7,8 @@ application that mounts `wove.backend.callback_app` below a prefix of its own ne
 from collections.abc import MutableMapping
 from typing import Any
 
-from wove.backend.app import ClaimEndpoint, EventEndpoint, Receive, Send
-from wove.backend.bodies import DEFAULT_LIMITS, ReceiveLimits
+from wove.backend.app import ClaimEndpoint, EventEndpoint, Send
+from wove.backend.bodies import DEFAULT_LIMITS, Receive, ReceiveLimits
 from wove.backend.callback_settings import EVENTS_PATH
 
 _PREFIX = f"{EVENTS_PATH}/"
