@@ -3,14 +3,11 @@
 import signal
 import threading
 import time
-from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
+from wove.backend.handlers import Handler, handler_of, set_handler
 from wove.backend.threads import submit
 from wove.errors import TaskStopped
-
-Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 # Ignored by default and used by nobody: Celery and RQ have their own uses for SIGUSR1, SIGUSR2 and SIGALRM.
 _SIGNAL: int | None = getattr(signal, "SIGURG", None)
@@ -91,11 +88,11 @@ class Interruption:
             signal.pthread_kill(self._thread, _SIGNAL)
 
     def _take_signal(self, number: int) -> None:
-        self._previous = signal.getsignal(number)
+        self._previous = handler_of(number)
         if self._previous is None:
             return  # Someone's C code handles it; it could not be given back.
         try:
-            signal.signal(number, self._on_signal)
+            set_handler(number, self._on_signal)
         except ValueError:
             return  # A subinterpreter's main thread may not handle signals.
         self._signalled = True
@@ -109,7 +106,7 @@ class Interruption:
 
     def _give_signal_back(self) -> None:
         if self._signalled and _SIGNAL is not None:
-            signal.signal(_SIGNAL, self._previous)
+            set_handler(_SIGNAL, self._previous)
             self._signalled = False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
