@@ -1,8 +1,8 @@
 """The handlers of signals, read and set as the interpreter keeps them.
 
 The functions of the module `signal` look for each handler among the members of an enum, which takes 4 to 8 microseconds
-where it is none (CPython 3.11), and eleven calls surround every task: some 90 microseconds of a
-worker's time for one. The module below it leaves that out.
+where it is none (CPython 3.11), and eleven calls surround every task: some 90 microseconds of a worker's time for one.
+The module below it leaves that out.
 """
 
 import signal

@@ -1,7 +1,7 @@
 """The routes of the callback protocol as the receiver's own server takes them: two, told apart by their slashes.
 
-Starlette's router and middlewares have nothing to do here. An application that mounts `wove.backend.callback_app` below a
-prefix of its own needs them.
+Starlette's router and middlewares have nothing to do here. An application that mounts `wove.backend.callback_app`
+below a prefix of its own needs them.
 """
 
 from collections.abc import MutableMapping
