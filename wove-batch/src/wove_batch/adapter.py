@@ -28,6 +28,7 @@ _LOG_LINES = 15
 _LONGEST_TAIL = 2000
 # A log arrives in CloudWatch some seconds after its job has ended.
 _MOST_LOOKS = 3
+_IN_THIS_ACCOUNT = "in this account and region. Create it, or correct the name or the region in client_options."
 
 logger = logging.getLogger("wove")
 

@@ -107,7 +107,9 @@ class Service:
         except (BotoCoreError, ValueError, TypeError) as error:
             said = _without_values(error)
             if isinstance(error, NoRegionError):
-                said = "no region is set. Give one, for example 'region_name': 'eu-central-1', or set AWS_DEFAULT_REGION."
+                said = (
+                    "no region is set. Give one, for example 'region_name': 'eu-central-1', or set AWS_DEFAULT_REGION."
+                )
             raise ConfigurationError(f"{self._where}: client_options: {said}") from None
 
     def close(self) -> None:
@@ -224,7 +226,9 @@ def _translated(error: Exception, operation: str, address: str) -> Exception:
     if isinstance(error, ClientError):
         return _refusal(error, name, address)
     if isinstance(error, _MISCONFIGURED):
-        return ConfigurationError(f"{name}: {str(error).rstrip('.')}. Set up credentials and region as for the AWS CLI.")
+        return ConfigurationError(
+            f"{name}: {str(error).rstrip('.')}. Set up credentials and region as for the AWS CLI."
+        )
     if isinstance(error, ParamValidationError):
         return DeliveryError(f"{name}: {_without_values(error)}")
     if isinstance(error, _NEVER_SENT):
