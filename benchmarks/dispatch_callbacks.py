@@ -1,8 +1,9 @@
 """What the way out and back through a backend adapter costs. Run by ``benchmarks/dispatch.py``.
 
 - *fixed cost*: a whole weave with one remote no-op, after the first one; the baseline is the allowed 30 ms.
-- *callback path*: a map of no-ops over one worker process, per task: payload, submission, events, result. By hand:
-  ``http.client`` in another process posts as many small JSON bodies to uvicorn, one after the other.
+- *callback path*: a map of no-ops over one worker process, per task: payload, submission, event, result. The queue
+  delivers at most once, so its worker begins without asking: one event for each task. By hand: ``http.client`` in
+  another process posts as many small JSON bodies to uvicorn, one after the other.
 - *burst*: 200 results from 32 worker processes at once, 20 rounds; the cost is one more than the lost results.
 """
 

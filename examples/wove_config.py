@@ -5,6 +5,8 @@ import os
 REDIS_URL = os.environ.get("WOVE_REDIS_URL", "redis://127.0.0.1:6379/0")
 # What stands in for AWS; empty for AWS itself, whose jobs reach this process at the WOVE_CALLBACK_URL.
 AWS_ENDPOINT = os.environ.get("WOVE_AWS_ENDPOINT", "http://127.0.0.1:5555")
+# The stand-in has this bucket.
+AWS_BUCKET = os.environ.get("WOVE_BATCH_BUCKET") or ("wove-payloads" if AWS_ENDPOINT else None)
 AWS_KEYS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": "eu-central-1"}
 AWS_CALLBACK = {"callback_host": "0.0.0.0", "callback_port": 9010, "callback_url": os.environ.get("WOVE_CALLBACK_URL")}
 # Pods reach this process at the WOVE_CALLBACK_URL; those of the stand-in are processes of this machine.
@@ -51,7 +53,7 @@ WOVE_CONFIG = {
             "executor_config": {
                 "job_queue": os.environ.get("WOVE_BATCH_QUEUE", "wove-queue"),
                 "job_definition": os.environ.get("WOVE_BATCH_DEFINITION", "wove-worker"),
-                "payload_bucket": os.environ.get("WOVE_BATCH_BUCKET"),
+                "payload_bucket": AWS_BUCKET,
                 **({"client_options": {"endpoint_url": AWS_ENDPOINT, **AWS_KEYS}} if AWS_ENDPOINT else AWS_CALLBACK),
             },
             "delivery_timeout": 600.0,

@@ -218,7 +218,7 @@ def test_ctrl_c_cancels_the_job_and_ends_the_program() -> None:
     with Board() as board, program(_REMOTE, board.address, "1.0") as process:
         (visit,) = board.wait_for("remote")
         process.send_signal(signal.SIGINT)
-        assert process.wait(8.0) != 0
+        assert process.wait(20.0) != 0
         assert board.wait_for_end(visit, seconds=8.0) != "released"
 
 
@@ -227,7 +227,7 @@ def test_a_second_ctrl_c_leaves_at_once() -> None:
         board.wait_for("remote")
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
-        assert process.wait(8.0) != 0
+        assert process.wait(20.0) != 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
@@ -235,7 +235,7 @@ def test_workers_stop_when_the_weave_s_process_has_been_killed(number: signal.Si
     with Board() as board, program(_REMOTE, board.address, "1.0") as process:
         (visit,) = board.wait_for("remote")
         os.kill(process.pid, number)
-        process.wait(8.0)
+        process.wait(20.0)
         # Three leases of a second, and the last attempt to reach it.
         assert board.wait_for_end(visit, seconds=15.0) != "released"
 
@@ -256,7 +256,7 @@ def test_ctrl_c_ends_a_program_whose_local_thread_is_busy() -> None:
     with Board() as board, program(_LOCAL, board.address) as process:
         board.wait_for("local")
         process.send_signal(signal.SIGINT)
-        assert process.wait(8.0) != 0
+        assert process.wait(20.0) != 0
 
 
 _OUTLIVING = """
@@ -268,13 +268,13 @@ _OUTLIVING = """
     began = time.monotonic()
     with wove.weave(board=sys.argv[1], label="slow") as w:
         w.do(timeout=0.2)(tasks.wait_at)
-    print(type(w.result.exception).__name__, time.monotonic() - began < 2.0, flush=True)
+    print(type(w.result.exception).__name__, time.monotonic() - began < 10.0, flush=True)
 """
 
 
 def test_a_thread_that_outlives_its_timeout_holds_up_neither_the_weave_nor_the_exit() -> None:
     with Board() as board, program(_OUTLIVING, board.address) as process:
-        printed, _ = process.communicate(timeout=8.0)
+        printed, _ = process.communicate(timeout=20.0)
         assert printed.split() == [b"TaskTimeoutError", b"True"]
         assert process.returncode == 0
         # It was still busy when the interpreter ended.

@@ -71,6 +71,9 @@ class Relay:
         await asyncio.gather(*connections, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # It was on its way when the relay was shut.
+            writer.transport.abort()
+            return
         connection = asyncio.get_running_loop().create_task(self._connect(reader, writer))
         self._connections.add(connection)
         connection.add_done_callback(self._connections.discard)

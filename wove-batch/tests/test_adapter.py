@@ -1,6 +1,7 @@
 """What the adapter asks of AWS Batch and S3, and what it makes of their answers; no job starts here."""
 
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, closing
@@ -239,8 +240,8 @@ async def test_a_cancel_during_an_outage_is_made_up_for(server: BatchServer, con
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"job_queue": "nowhere"}, "AWS Batch has no queue 'nowhere'"),
-        ({"job_definition": "nothing"}, "AWS Batch has no active 'nothing'"),
+        ({"job_queue": "nowhere"}, "AWS Batch has no queue 'nowhere' in this account and region"),
+        ({"job_definition": "nothing"}, "AWS Batch has no active 'nothing' in this account and region"),
         ({"client_options": {"profile_name": "nobody"}}, r"client_options: The config profile \(nobody\)"),
         ({"retry_strategy": {"evaluateOnExit": [{"action": 5}]}}, "boto3 does not take .*evaluateOnExit"),
     ],
@@ -251,6 +252,32 @@ async def test_what_leads_nowhere_is_an_error_at_start(
     with pytest.raises(ConfigurationError, match=message):
         async with started({**config, **change}):
             pass
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, r"client_options: no region is set. Give one, for example 'region_name': 'eu-central-1'"),
+        ({"region_name": "eu-central-1"}, r"Unable to locate credentials\. Set up credentials"),
+    ],
+)
+async def test_what_boto3_lacks_is_named(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(ConfigurationError, match=message):
+        async with started({**config, "client_options": options}):
+            pass
+
+
+async def test_a_bucket_that_is_not_there_is_named_with_its_key(server: BatchServer, config: dict[str, Any]) -> None:
+    async with started({**config, "payload_bucket": "nowhere"}) as adapter:
+        with pytest.raises(DeliveryError, match="Correct 'payload_bucket', or make the bucket"):
+            await adapter.submit(*submission("bucket-1"))
 
 
 async def test_an_endpoint_that_is_not_there_is_named(config: dict[str, Any]) -> None:

@@ -3,8 +3,11 @@
 import asyncio
 import json
 import logging
+import socket
+import threading
 import traceback
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +218,46 @@ def test_a_scheduler_that_is_not_there_is_named() -> None:
     configure(nowhere={"address": f"tcp://127.0.0.1:{port}", "client_options": {"timeout": 1}})
     with pytest.raises(ConnectionError, match=rf"The Dask scheduler at tcp://127\.0\.0\.1:{port} cannot be reached"):
         call("nowhere", 1, 2)
+    wove.shutdown()
+
+
+def test_what_takes_connections_but_is_no_scheduler_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        configure(silent={"address": f"tcp://127.0.0.1:{port}", "client_options": {"timeout": 1}})
+        with pytest.raises(
+            ConnectionError, match=rf":{port} cannot be reached: .*Start one there with 'dask scheduler'"
+        ):
+            call("silent", 1, 2)
+        wove.shutdown()
+
+
+def test_a_web_server_is_no_scheduler() -> None:
+    # Its answer, read as Dask's protocol, announces a message that never ends.
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as dashboard:
+        threading.Thread(target=dashboard.serve_forever, daemon=True).start()
+        configure(web={"address": f"tcp://127.0.0.1:{dashboard.server_port}", "client_options": {"timeout": 1}})
+        with pytest.raises(ConnectionError, match=rf":{dashboard.server_port} cannot be reached"):
+            call("web", 1, 2)
+        wove.shutdown()
+        dashboard.shutdown()
+
+
+def test_a_scheduler_file_that_does_not_appear_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    configure(file={"client_options": {"scheduler_file": str(file), "timeout": 1}})
+    with pytest.raises(ConnectionError, match=rf"scheduler at {file} cannot be reached: nothing .* within 3 s"):
+        call("file", 1, 2)
+    wove.shutdown()
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8786", "tcp://127.0.0.1"])
+def test_what_is_no_address_is_named(address: str) -> None:
+    configure(odd={"address": address})
+    with pytest.raises(
+        ConfigurationError, match=f"'{address}' is no address of a Dask scheduler: .*tcp://scheduler:8786"
+    ):
+        call("odd", 1, 2)
     wove.shutdown()
 
 

@@ -83,10 +83,22 @@ async def test_an_api_server_that_is_not_there_is_named_without_credentials(
     port = free_port()
     kubeconfig = deployment.cluster.write_kubeconfig(tmp_path / "elsewhere", port=port)
     before = time.monotonic()
-    with pytest.raises(ConnectionError, match=rf"API server at https://127\.0\.0\.1:{port} cannot be reached"):
+    with pytest.raises(
+        ConnectionError, match=rf"API server at https://127\.0\.0\.1:{port} cannot be reached"
+    ) as caught:
         async with started(load_config_options={"config_file": str(kubeconfig)}):
             pass
+    assert "See to it that the cluster runs" in str(caught.value)
     assert time.monotonic() - before < 8.0
+
+
+async def test_a_certificate_that_nobody_has_signed_is_named(deployment: KubernetesDeployment, tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "unsigned"
+    text = deployment.cluster.kubeconfig.read_text()
+    kubeconfig.write_text(re.sub(r'"certificate-authority-data": "[^"]+",?', "", text).replace(", }", "}"))
+    with pytest.raises(ConnectionError, match="Its certificate is not one that the kubeconfig's certificate-authority"):
+        async with started(load_config_options={"config_file": str(kubeconfig)}):
+            pass
 
 
 @pytest.mark.parametrize(

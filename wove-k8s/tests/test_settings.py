@@ -63,6 +63,10 @@ def test_an_image_may_stand_in_the_patch_or_come_from_the_factory() -> None:
             {"image": IMAGE, "active_deadline_seconds": 0},
             "active_deadline_seconds must be a positive number of seconds",
         ),
+        (
+            {"image": IMAGE, "resources": {"request": {"cpu": "1"}}},
+            "resources must be a dict with 'requests', 'limits'",
+        ),
         ({"image": IMAGE, "labels": {"a": 1}}, "labels must be a dict of texts"),
     ],
 )

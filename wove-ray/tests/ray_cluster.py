@@ -14,10 +14,13 @@ from wove.testing.servers import free_port
 
 # No reports to Ray's makers, no token in the home directory, no advice.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+# Otherwise the head's Ray Client server loses some of the processes that it forks:
+# https://github.com/ray-project/ray/issues/63202
+_FORK_AND_EXEC = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
 # A node consists of several programs in Python. Where other things are going on they do not always start within the 30
 # seconds that Ray gives them.
-_START_SECONDS = 90.0
-_ATTEMPTS = 3
+_START_SECONDS = 180.0
+_ATTEMPTS = 5
 
 # Ray's command, beside the interpreter that runs the tests.
 _RAY = str(Path(sys.executable).with_name("ray"))
@@ -35,7 +38,7 @@ class RayProcesses(AnnouncedWorker):
         command = [_RAY, "start", "--block", "--disable-usage-stats", "--include-log-monitor=false", _STORE, *options]
         # Workers find the tasks of the tests beside this file.
         own = {"WOVE_SPOOL_DIR": str(directory / "spool"), "PYTHONPATH": str(Path(__file__).parent)}
-        super().__init__(command, announcement=_STARTED, env=QUIET | own)
+        super().__init__(command, announcement=_STARTED, env=QUIET | _FORK_AND_EXEC | own)
         self._seconds = _START_SECONDS
 
     def ensure(self) -> None:
@@ -87,6 +90,7 @@ class RayCluster:
             f"--port={self.port}",
             "--num-cpus=0",
             "--include-dashboard=false",
+            "--no-monitor",  # Nothing is scaled.
             f"--ray-client-server-port={self.client_port}",
             f"--temp-dir={self.directory}",
             directory=self.directory,

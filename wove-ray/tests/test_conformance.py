@@ -18,7 +18,7 @@ class OnRay(AdapterConformance):
     heartbeat_seconds = 1.5
     outage_seconds = 2.0
     stop_seconds = 2.0
-    step_seconds = 90.0
+    step_seconds = 150.0
     cancel_seconds = 10.0
     fail_fast_seconds = 15.0
     exit_seconds = 5.0
@@ -48,7 +48,7 @@ def as_client(cluster: RayCluster) -> Iterator[ClientDeployment]:
     deployment.close()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 class TestDriver(OnRay):
     """This process is a driver of the cluster."""
 
@@ -60,7 +60,7 @@ class TestDriver(OnRay):
         return as_driver
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 class TestClient(OnRay):
     """This process is a client of the cluster, which it reaches through a relay."""
 

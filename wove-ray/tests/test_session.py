@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import ray
 
 from wove.errors import ConfigurationError, MissingDispatchFeatureError
 from wove.testing.servers import free_port
@@ -54,3 +55,37 @@ async def test_ray_client_needs_a_package(deaf: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "grpc", None)
     with pytest.raises(MissingDispatchFeatureError, match=r'pip install "ray\[client\]"'):
         await start(address=f"ray://{deaf}")
+
+
+class Ray:
+    """`ray.init` of a Ray Client server that loses the processes of the first sessions."""
+
+    def __init__(self, lost: int) -> None:
+        self.calls = 0
+        self._lost = lost
+
+    def init(self, **options: Any) -> None:
+        self.calls += 1
+        if self.calls <= self._lost:
+            raise ConnectionAbortedError(
+                "Initialization failure from server:\nTraceback ...\nRuntimeError: Starting Ray client server failed. "
+                "See ray_client_server_23000.err for detailed logs."
+            )
+
+
+async def test_a_session_whose_process_the_head_has_lost_is_tried_again(
+    deaf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Ray(lost=1)
+    monkeypatch.setattr(ray, "init", server.init)
+    await start(address=f"ray://{deaf}")
+    assert server.calls == 2
+
+
+async def test_a_head_that_loses_all_processes_of_sessions_is_told_what_to_set(
+    deaf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "init", Ray(lost=1000).init)
+    with pytest.raises(ConnectionError, match="GRPC_ENABLE_FORK_SUPPORT=0") as caught:
+        await start(address=f"ray://{deaf}")
+    assert "Traceback" not in str(caught.value)

@@ -60,7 +60,7 @@ async def test_a_job_that_turns_up_after_one_question_is_there() -> None:
     watcher = watched(jobs, Job("17", run_id="run-1", name="wove-run-1"))
     assert await states(watcher) == {}
     jobs.said = [Row("17", "RUNNING")]
-    assert await states(watcher) == {}
+    assert await states(watcher) == {"run-1": JobState("running")}
     jobs.said = []
     assert await states(watcher) == {}
 
@@ -137,6 +137,14 @@ async def test_why_a_job_waits_is_told_whenever_it_changes() -> None:
     ]
 
 
+async def test_a_job_that_did_not_have_to_wait_is_told_to_run_once() -> None:
+    jobs = ToldJobs()
+    jobs.said = [Row("17", "RUNNING")]
+    watcher = watched(jobs, Job("17", run_id="run-1", name="wove-run-1"))
+    assert await states(watcher) == {"run-1": JobState("running")}
+    assert await states(watcher) == {}
+
+
 async def test_a_job_that_slurm_took_although_it_could_not_say_so_is_cancelled() -> None:
     jobs = ToldJobs()
     jobs.ghosts = {"wove-run-1": time.monotonic()}
@@ -162,7 +170,7 @@ async def test_the_handle_of_a_job_that_slurm_took_twice_follows_the_one_that_li
     job = Job("18_1", run_id="run-1", name="wove-run-0", in_doubt=True)
     jobs.said = [Row("18_1", "COMPLETED", name="wove-run-0"), Row("17_1", "RUNNING", name="wove-run-0")]
     watcher = watched(jobs, job)
-    assert await states(watcher) == {}
+    assert await states(watcher) == {"run-1": JobState("running")}
     assert job.key == "17_1"
     jobs.said = [Row("17_1", "FAILED", exit_code=1, name="wove-run-0")]
     assert (await states(watcher))["run-1"].phase == "failed"

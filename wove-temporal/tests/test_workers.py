@@ -203,3 +203,12 @@ def test_a_worker_says_which_server_it_cannot_reach() -> None:
     assert ended.returncode == 1
     assert address in ended.stderr
     assert "Traceback" not in ended.stderr
+    assert "Is the server running there" in ended.stderr
+
+
+def test_a_worker_says_which_module_it_cannot_preload() -> None:
+    command = [sys.executable, "-m", "wove_temporal.worker", "--preload", "nowhere.tasks"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert ended.returncode == 1
+    assert "--preload nowhere.tasks: there is no module 'nowhere' here" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import functools
+import platform
 import sys
 import threading
 import time
@@ -223,7 +224,8 @@ def test_a_callable_from_a_missing_module_names_the_module_and_the_versions(exec
     frame = _pickled(print) | {"callable_pickle": encode(pickle_of_missing), "python": "3.99.1"}
     event = execute(TaskExecution(frame))
     assert event["error"]["source"] == "transport"
-    assert "'not_installed_here' is not installed here" in event["error"]["message"]
+    message = event["error"]["message"]
+    assert f"'not_installed_here' is not installed here, for {sys.executable} on {platform.node()}" in message
     assert "Python 3.99.1" in event["error"]["message"]
     assert f"this is Python {sys.version.split()[0]}" in event["error"]["message"]
 

@@ -113,6 +113,18 @@ def test_code_that_goes_on_can_be_interrupted_again(interrupted: Interrupted) ->
     assert interrupted.raised is None
 
 
+def test_a_task_that_is_spared_is_not_interrupted(interrupted: Interrupted) -> None:
+    def code(interrupted: Interrupted) -> None:
+        interrupted.interruption.spare()
+        interrupter = threading.Thread(target=interrupted.interruption.interrupt)
+        interrupter.start()
+        interrupter.join()
+        interrupted.running.set()
+
+    interrupted.run(code)
+    assert interrupted.raised is None
+
+
 def test_before_the_beginning_and_after_the_end_an_interruption_does_nothing() -> None:
     interruption = Interruption()
     interruption.interrupt()

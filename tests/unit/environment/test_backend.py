@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -199,8 +200,9 @@ async def test_an_adapter_that_is_not_installed_is_named_when_the_environment_st
     "config", [{"callback_port": "nine"}, {"callback_hots": "x"}, {"max_payload_bytes": 0}, {"results": "xml"}]
 )
 async def test_a_wrong_setting_is_an_error_that_names_the_environment(ledger: Ledger, config: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=r"^Environment 'jobs': "):
+    with pytest.raises(ConfigurationError, match=r"^Environment 'jobs': ") as caught:
         await Weaving(ledger, **config).runtime.start()
+    assert "".join(traceback.format_exception(caught.value)).count("ConfigurationError: ") == 1
 
 
 async def test_submissions_of_the_same_moment_go_out_together(ledger: Ledger) -> None:

@@ -1,6 +1,7 @@
 """The http and https executors against a server that misbehaves on demand."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -311,6 +312,52 @@ async def test_a_server_that_does_not_speak_http_is_an_error(data: bytes) -> Non
         await asyncio.Event().wait()
 
     assert_transport_error(await run_against(handler), "does not speak HTTP")
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"]
+)
+async def test_endless_headers_and_trailers_are_cut_off(beginning: bytes) -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.raw(beginning)
+        while True:
+            await exchange.raw(b"X-More: " + b"x" * 1000 + b"\r\n")
+
+    assert_transport_error(await run_against(handler), "headers are longer than 65,536 bytes")
+
+
+async def test_an_announcement_of_the_answer_is_passed_over() -> None:
+    async def handler(exchange: Exchange) -> None:
+        await exchange.raw(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
+        await exchange.answer(exchange.result())
+
+    assert (await run_against(handler))["result"] == 42
+
+
+async def test_an_answer_may_end_with_its_connection() -> None:
+    async def handler(exchange: Exchange) -> None:
+        body = json.dumps(exchange.result()).encode()
+        await exchange.raw(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + body)
+        exchange.drop()
+
+    async with HttpStub(handler) as stub, started(HttpEnvironmentExecutor(), url=stub.url) as executor:
+        for number in range(2):
+            await executor.send(run_task(f"run-{number}"))
+            assert (await final(executor))["result"] == 42
+    assert stub.connections == 2
+
+
+async def test_what_nobody_has_asked_for_answers_no_later_run() -> None:
+    async def handler(exchange: Exchange) -> None:
+        body = json.dumps(exchange.result()).encode()
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        await exchange.raw(answer + b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno")
+
+    async with HttpStub(handler) as stub, started(HttpEnvironmentExecutor(), url=stub.url) as executor:
+        for number in range(2):
+            await executor.send(run_task(f"run-{number}"))
+            assert (await final(executor))["result"] == 42
+    assert stub.connections == 2
 
 
 # --- connections that fail ---

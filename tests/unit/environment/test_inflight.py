@@ -174,6 +174,14 @@ def test_a_timeout_repeats_why_the_backend_lets_a_job_wait(inflight: InFlight) -
     assert "no worker has started it. The backend says: no worker has a GPU." in str(error_of(inflight.tick(now=5.0)))
 
 
+def test_a_timeout_of_a_job_that_runs_unheard_points_at_the_way_back(inflight: InFlight) -> None:
+    opened(inflight, timeout=5.0)
+    inflight.reported("r", JobState("running"), now=1.0)
+    said = str(error_of(inflight.tick(now=5.0)))
+    assert "nothing was heard of the worker" in said
+    assert "callback_url" in said
+
+
 def test_repeated_reports_do_not_prolong_the_grace(inflight: InFlight) -> None:
     opened(inflight, grace=5.0)
     for second in range(5):

@@ -257,7 +257,7 @@ def test_settings_show_no_secret() -> None:
 @pytest.mark.parametrize(
     ("executor", "package", "install"),
     [
-        (HttpEnvironmentExecutor(), "h11", r'pip install "wove\[dispatch\]"'),
+        (HttpEnvironmentExecutor(), "httptools", r'pip install "wove\[dispatch\]"'),
         (WebSocketEnvironmentExecutor(), "websockets.asyncio.client", r'pip install "wove\[websocket\]"'),
         (GrpcEnvironmentExecutor(), "grpc", r'pip install "wove\[grpc\]"'),
     ],

@@ -371,7 +371,7 @@ def test_a_kept_outcome_is_delivered_without_executing_the_task_again(
     with pytest.raises(DeliveryGivenUpError):
         execute(payload)
     server.open()
-    execute(payload)
+    execute(payload | {"callback_retry_seconds": 30.0})
     assert counter.count == 1
     assert server.kinds == ["task_result"]
     assert _final(server)["result"] == 1
@@ -385,7 +385,7 @@ def test_a_kept_outcome_is_posted_under_the_id_that_it_had(execute: Run, server:
     with pytest.raises(DeliveryGivenUpError):
         execute(payload)
     server.rule = lambda request: Move()
-    execute(payload)
+    execute(payload | {"callback_retry_seconds": 30.0})
     ids = {request.headers["webhook-id"] for request in server.requests if _is_final(request)}
     assert len(ids) == 1
 

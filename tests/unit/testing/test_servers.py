@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,12 @@ def test_a_missing_program_is_an_error_in_ci(on_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("CI", "1")
     with pytest.raises(pytest.fail.Exception, match=INSTALL):
         require_program("no-such-server", install=INSTALL)
+
+
+def test_a_server_that_is_started_by_hand_needs_no_tests_to_be_missed() -> None:
+    by_hand = (
+        f"from wove.testing.servers import require_program; require_program('no-such-server', install={INSTALL!r})"
+    )
+    ended = subprocess.run([sys.executable, "-c", by_hand], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == f"no-such-server is not installed. Install it with: {INSTALL}\n"

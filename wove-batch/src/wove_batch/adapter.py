@@ -28,6 +28,7 @@ _LOG_LINES = 15
 _LONGEST_TAIL = 2000
 # A log arrives in CloudWatch some seconds after its job has ended.
 _MOST_LOOKS = 3
+_IN_THIS_ACCOUNT = "in this account and region. Create it, or correct the name or the region in client_options."
 
 logger = logging.getLogger("wove")
 
@@ -150,7 +151,9 @@ class AWSBatchAdapter(BackendAdapter):
         settings = self._settings
         queues = await self._asked("describe_job_queues", jobQueues=[settings.job_queue])
         if queues is not None and not queues["jobQueues"]:
-            raise ConfigurationError(f"{self._where}: job_queue: AWS Batch has no queue {settings.job_queue!r} here.")
+            raise ConfigurationError(
+                f"{self._where}: job_queue: AWS Batch has no queue {settings.job_queue!r} {_IN_THIS_ACCOUNT}"
+            )
         if queues is not None and queues["jobQueues"][0].get("state") == "DISABLED":
             raise ConfigurationError(f"{self._where}: job_queue: the queue {settings.job_queue!r} is disabled.")
         name = settings.job_definition
@@ -161,7 +164,9 @@ class AWSBatchAdapter(BackendAdapter):
             "describe_job_definitions", **({"jobDefinitions": [name]} if ":" in name else by_name)
         )
         if found is not None and not any(each.get("status") == "ACTIVE" for each in found["jobDefinitions"]):
-            raise ConfigurationError(f"{self._where}: job_definition: AWS Batch has no active {name!r} here.")
+            raise ConfigurationError(
+                f"{self._where}: job_definition: AWS Batch has no active {name!r} {_IN_THIS_ACCOUNT}"
+            )
 
     async def _asked(self, operation: str, **parameters: Any) -> Any:
         """Return an answer of AWS, or None where it may not be asked: then submitting will tell."""

@@ -105,7 +105,12 @@ class Service:
             if self._settings.bucket is not None:
                 self._clients["s3"] = self._made("s3")
         except (BotoCoreError, ValueError, TypeError) as error:
-            raise ConfigurationError(f"{self._where}: client_options: {_without_values(error)}") from None
+            said = _without_values(error)
+            if isinstance(error, NoRegionError):
+                said = (
+                    "no region is set. Give one, for example 'region_name': 'eu-central-1', or set AWS_DEFAULT_REGION."
+                )
+            raise ConfigurationError(f"{self._where}: client_options: {said}") from None
 
     def close(self) -> None:
         """Close the connections, but not those of the project's own client."""
@@ -221,7 +226,9 @@ def _translated(error: Exception, operation: str, address: str) -> Exception:
     if isinstance(error, ClientError):
         return _refusal(error, name, address)
     if isinstance(error, _MISCONFIGURED):
-        return ConfigurationError(f"{name}: {error} Set up credentials and region as for the AWS CLI.")
+        return ConfigurationError(
+            f"{name}: {str(error).rstrip('.')}. Set up credentials and region as for the AWS CLI."
+        )
     if isinstance(error, ParamValidationError):
         return DeliveryError(f"{name}: {_without_values(error)}")
     if isinstance(error, _NEVER_SENT):
@@ -245,7 +252,8 @@ def _refusal(error: ClientError, name: str, address: str) -> Exception:
     if status >= 500:
         return AnswerLost(f"AWS at {address} failed to answer {name} ({code}: {message}).")
     if status == 404 or code in ("NoSuchBucket", "NoSuchKey", "ResourceNotFoundException"):
-        return Missing(f"{name}: {code}: {message}.")
+        hint = " Correct 'payload_bucket', or make the bucket." if code == "NoSuchBucket" else ""
+        return Missing(f"{name}: {code}: {message}.{hint}")
     return DeliveryError(f"AWS refuses {name}: {message} ({code}).")
 
 

@@ -143,7 +143,14 @@ def describe(error: BaseException) -> str:
 
 def _why_not_rebuilt(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"the module {error.name!r} is not installed here. Install it where the task runs and where it is read."
+        import platform  # It takes its time, and only a failure needs it.
+
+        # "Here" is often another machine than the one on which the message is read.
+        return (
+            f"the module {error.name!r} is not installed here, for {sys.executable} on {platform.node()}. Install it "
+            "where the task runs and where it is read, or send a module of yours along: "
+            "cloudpickle.register_pickle_by_value(module)."
+        )
     if isinstance(error, AttributeError):
         return (
             f"{_sentence(error)} Is the same version of your code installed where the task runs and where it is read?"

@@ -6,16 +6,19 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 import dask
+from dask.utils import parse_timedelta
 from distributed import Client
 
 from wove.environment.fingerprint import fingerprint
 from wove.errors import ConfigurationError
-from wove_dask.settings import Settings, no_address
+from wove_dask.settings import ADDRESS_EXAMPLE, Settings, no_address
 
 T = TypeVar("T")
 
 # Dask's own default is 30 s, during which every task would wait for a scheduler that is not there.
 CONNECT_SECONDS = 5.0
+# Connecting is three steps, each of which may take as long as the client's timeout.
+_PATIENCE = 3
 _CLOSE_SECONDS = 3.0
 _GATHER_SECONDS = 0.001
 _BLOCKED_SECONDS = 5.0
@@ -86,27 +89,45 @@ class OwnConnection(Connection):
             client = Client(address, **self._options)
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"{self._where}: Dask refuses the client's options: {error}") from error
-        try:
-            await client
-        except OSError as error:
-            raise ConnectionError(
-                f"The Dask scheduler at {address or self._options['scheduler_file']} cannot be reached: {error}"
-            ) from error
+        await self._awaited(client, str(address or self._options["scheduler_file"]))
         # Dask lets ten milliseconds pass between two messages, so that single calls are gathered. What Wove has to say
         # at one moment is one message anyway.
         client.scheduler_comm.interval = _GATHER_SECONDS
         return client
 
+    async def _awaited(self, client: Client, place: str) -> None:
+        # Dask waits for ever for a file that does not appear, and for what takes connections without being a scheduler.
+        seconds = _PATIENCE * parse_timedelta(self._options["timeout"])
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                await client
+        except Exception as error:
+            await _close(client)
+            if isinstance(error, ValueError):
+                raise ConfigurationError(
+                    f"{self._where}: {place!r} is no address of a Dask scheduler: {error}. Give one such as "
+                    f"{ADDRESS_EXAMPLE}."
+                ) from error
+            why = f"nothing there answered as one within {seconds:g} s" if limit.expired() else str(error)
+            raise ConnectionError(
+                f"The Dask scheduler at {place} cannot be reached: {why.rstrip('.')}. Start one there with "
+                f"'dask scheduler', or correct the address in {self._where}."
+            ) from error
+
     async def _drop(self) -> None:
         """Close a client, which tries to connect again for a while by itself if it has lost its scheduler."""
         client, self._current = self._current, None
-        if client is None:
-            return
-        try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await client.close()
-        except Exception as error:  # There is nothing that could be done about it.
-            logger.debug("Closing a Dask client failed: %r", error)
+        if client is not None:
+            await _close(client)
+
+
+async def _close(client: Client) -> None:
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await client.close()
+    except Exception as error:  # There is nothing that could be done about it.
+        logger.debug("Closing a Dask client failed: %r", error)
 
 
 class BorrowedConnection(Connection):

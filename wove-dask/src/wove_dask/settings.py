@@ -81,13 +81,13 @@ def _interval(value: object) -> object:
     return value if isinstance(value, str) and value.strip() else check_seconds(value)
 
 
-_ADDRESS_EXAMPLE = "'tcp://scheduler:8786'"
+ADDRESS_EXAMPLE = "'tcp://scheduler:8786'"
 _CLIENT_EXAMPLE = "distributed.Client('tcp://scheduler:8786', set_as_default=False)"
 
 # Each key with its check and an example for the message.
 _OWN: Mapping[str, Setting] = {
     "client": Setting(_client, _CLIENT_EXAMPLE),
-    "address": Setting(_address, _ADDRESS_EXAMPLE),
+    "address": Setting(_address, ADDRESS_EXAMPLE),
     "client_options": Setting(check_mapping, "{'timeout': 10}"),
     "submit_options": Setting(check_mapping, "{'resources': {'GPU': 1}}"),
 }
@@ -164,6 +164,6 @@ def _client_options(where: str, own: Mapping[str, Any]) -> dict[str, Any]:
 def no_address(where: str) -> ConfigurationError:
     """Return the error for a configuration that leads to no scheduler."""
     return ConfigurationError(
-        f"{where} needs 'address', for example {_ADDRESS_EXAMPLE}, or 'client': {_CLIENT_EXAMPLE}. For a cluster on "
+        f"{where} needs 'address', for example {ADDRESS_EXAMPLE}, or 'client': {_CLIENT_EXAMPLE}. For a cluster on "
         "this machine: 'address': distributed.LocalCluster(), made once in your program."
     )

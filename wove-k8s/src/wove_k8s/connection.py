@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 from urllib.parse import urlencode
 
-from aiohttp import ClientConnectorError, ClientError, ClientTimeout
+from aiohttp import ClientConnectorCertificateError, ClientConnectorError, ClientError, ClientTimeout
 
 from wove.backend.threads import in_daemon_thread
 
@@ -126,7 +126,8 @@ class Connection:
             if isinstance(error, Unreachable):
                 raise
             what = f"The Kubernetes API server at {self.address} cannot be reached ({type(error).__name__})."
-            raise Unreachable(what, sent=not isinstance(error, ClientConnectorError)) from error
+            advice = f"{_advice(error)} another context: 'load_config_options': {{'context': 'staging'}}."
+            raise Unreachable(f"{what} {advice}", sent=not isinstance(error, ClientConnectorError)) from error
 
     async def _ask(
         self, method: str, path: str, query: Mapping[str, Any] | None, body: object, timeout: ClientTimeout
@@ -159,6 +160,14 @@ def _break_off(answer: Any) -> None:
     if connection is not None and connection.transport is not None:
         connection.transport.abort()
     answer.close()
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, ClientConnectorCertificateError):
+        return (
+            "Its certificate is not one that the kubeconfig's certificate-authority has signed. Correct that, or name"
+        )
+    return "See to it that the cluster runs and that this machine can reach it, or name"
 
 
 def _refusal(answer: Any, body: bytes) -> Refused:

@@ -115,6 +115,14 @@ def _texts(value: object) -> dict[str, str]:
     return texts
 
 
+def _resources(value: object) -> dict[str, Any]:
+    resources = check_mapping(value)
+    # Kubernetes itself drops what it does not know, and the container would run without its limits.
+    if not resources.keys() <= {"requests", "limits", "claims"}:
+        raise ValueError("a dict with 'requests', 'limits' and 'claims', or some of them")
+    return resources
+
+
 def _env(value: object) -> list[dict[str, Any]]:
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) and isinstance(text, str) for key, text in value.items()):
@@ -177,7 +185,7 @@ def _ttl(value: object) -> int:
 _POD: Mapping[str, Setting] = {
     "image": Setting(check_text, "'registry.example.org/reports:1.4'"),
     "command": Setting(_words, "['python', '-m', 'wove.backend_worker']"),
-    "resources": Setting(check_mapping, "{'requests': {'cpu': '1'}, 'limits': {'memory': '2Gi'}}"),
+    "resources": Setting(_resources, "{'requests': {'cpu': '1'}, 'limits': {'memory': '2Gi'}}"),
     "service_account": Setting(check_text, "'reports'"),
     "env": Setting(_env, "{'REGION': 'eu'}"),
     "env_from": Setting(_entries, "[{'secretRef': {'name': 'database'}}]"),

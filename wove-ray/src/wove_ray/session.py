@@ -18,11 +18,19 @@ from wove_ray.settings import CLIENT_SCHEME, DEFAULT_ADDRESS, Settings
 
 # How long a port may take to accept a connection. Ray itself tries for minutes, and prints meanwhile.
 _CONNECT_SECONDS = 3.0
-# A Ray Client server that forks the process of a session sometimes loses it: "Starting Ray client server failed".
+# A Ray Client server forks the process of a session while gRPC is at work in its own, and loses one in some ten or
+# twenty: "Starting Ray client server failed". https://github.com/ray-project/ray/issues/63202
 _CLIENT_ATTEMPTS = 3
+_LOST_PROCESS = "Starting Ray client server failed"
+_FORK_ADVICE = (
+    "Its Ray Client server has lost the session's process: start the head with GRPC_ENABLE_FORK_SUPPORT=0 set."
+)
 
 # A library does not print what its workers print, starts no dashboard and is quiet; init_options take precedence.
 _QUIET: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.WARNING}
+
+# Where Ray Client logs what the session's process on the head does, whenever that arrives.
+_forwarded = logging.getLogger("ray.util.client.logsclient")
 
 _lock = threading.Lock()
 _holders = 0
@@ -73,6 +81,7 @@ def leave() -> None:
         # The program may have closed it by itself, or the interpreter's end has.
         if ray.is_initialized():
             ray.shutdown()
+        _forwarded.removeFilter(_is_no_matter_of_threads)
 
 
 def is_client() -> bool:
@@ -108,15 +117,16 @@ def _connect(settings: Settings) -> None:
     elif address == DEFAULT_ADDRESS:
         address = os.environ.get("RAY_ADDRESS") or address
     _check_port(address)
+    _forwarded.addFilter(_is_no_matter_of_threads)
     with _quietly():
         attempts = _CLIENT_ATTEMPTS if address.startswith(CLIENT_SCHEME) else 1
         for attempt in range(1, attempts + 1):
             try:
                 ray.init(address=address, **(_QUIET | dict(settings.init_options)))
                 return
-            except ConnectionAbortedError:
+            except ConnectionAbortedError as error:
                 if attempt == attempts:
-                    raise
+                    raise _explained(error, address) from error
                 time.sleep(0.1)
             except Exception as error:
                 raise _explained(error, address) from error
@@ -132,6 +142,8 @@ def _explained(error: Exception, address: str) -> Exception:
         if address == DEFAULT_ADDRESS
         else "Is it running, and does it have the same versions of Ray and Python?"
     )
+    if _LOST_PROCESS in said:
+        said, advice = said[said.index(_LOST_PROCESS) :], _FORK_ADVICE
     if type(error).__name__ == "AuthenticationError":
         advice = "See RAY_AUTH_MODE in the documentation of Ray."
     return ConnectionError(f"Ray at {address!r} cannot be reached ({type(error).__name__}: {said}). {advice}")

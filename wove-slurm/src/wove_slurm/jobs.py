@@ -40,13 +40,14 @@ class Job:
         in_doubt: whether there may be another job of this name, because an answer was lost.
         detached: whether it may outlive its weave.
         seen: what Slurm said last.
-        waits_for: why it waits, as far as the weave has been told.
+        waits_for: why it waits, as far as the weave has been told; `begun` whether that has been told.
         misses: how many times in a row Slurm has not known it.
         hopeless_since: since when it waits for what it can never get.
         unwanted: whether it is to be cancelled; `told` says when Slurm has been asked last.
     """
 
     __slots__ = (
+        "begun",
         "detached",
         "hopeless_since",
         "in_doubt",
@@ -68,6 +69,7 @@ class Job:
         self.detached = False
         self.seen: Row | None = None
         self.waits_for: str | None = None
+        self.begun = False
         self.misses = 0
         self.hopeless_since: float | None = None
         self.unwanted = False

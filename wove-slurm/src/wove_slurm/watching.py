@@ -168,14 +168,17 @@ class Watcher:
         return state
 
     def _waiting(self, jobs: Sequence[Job]) -> News:
-        """Return why jobs wait, where that has changed: should a weave lose its patience, its error says so."""
+        """Return why jobs wait or that they do not any more, where that has changed: should a weave lose its patience,
+        its error says so.
+        """
         news = []
         for job in jobs:
             reason = job.seen.waits_for if job.seen is not None else None
-            if reason != job.waits_for:
-                job.waits_for = reason
+            begun = job.seen.phase == "running" if job.seen is not None else job.begun
+            if reason != job.waits_for or begun != job.begun:
+                job.waits_for, job.begun = reason, begun
                 told = f"Slurm's job {job.key} waits: {reason}" if reason else None
-                news.append((job.run_id, JobState("queued" if reason else "running", reason=told)))
+                news.append((job.run_id, JobState("running" if begun else "queued", reason=told)))
         return news
 
     def _is_hopeless(self, job: Job, now: float) -> bool:

@@ -18,6 +18,7 @@ from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
+from wove.errors import ConfigurationError
 from wove_temporal.plugin import WovePlugin
 from wove_temporal.settings import DEFAULT_NAMESPACE, DEFAULT_TARGET_HOST, DEFAULT_TASK_QUEUE
 
@@ -44,15 +45,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in (*_PRELOADED, *options.preload):
+    for name in _PRELOADED:
         importlib.import_module(name)
     try:
+        _preload(options.preload)
         asyncio.run(_serve(options))
-    except (ConnectionError, RuntimeError) as error:
+    except (ConfigurationError, ConnectionError, RuntimeError) as error:
         # The SDK raises RuntimeError for a namespace that is not there, and for a configuration file that is wrong.
         print(f"{_MODULE}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _preload(names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # The module is there, and something that it needs is not.
+            raise ConfigurationError(
+                f"--preload {name}: there is no module {error.name!r} here. Install it, or set PYTHONPATH."
+            ) from error
 
 
 async def _serve(options: argparse.Namespace) -> None:
@@ -63,7 +77,10 @@ async def _serve(options: argparse.Namespace) -> None:
     try:
         client = await Client.connect(**connecting)
     except (RuntimeError, RPCError) as error:
-        raise ConnectionError(f"Temporal at {connecting['target_host']} cannot be reached: {error}") from error
+        raise ConnectionError(
+            f"Temporal at {connecting['target_host']} cannot be reached. Is the server running there (temporal server "
+            f"start-dev), and does it want --tls or an API key? The SDK says: {error}"
+        ) from error
     worker = Worker(
         client,
         task_queue=options.task_queue,

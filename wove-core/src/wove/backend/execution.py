@@ -81,6 +81,7 @@ class TaskExecution:
         self._interruption = Interruption()
         self._lock = threading.Lock()
         self._stopped = False
+        self._spared = False
         self._stop_coroutine: Callable[[], object] | None = None
         self._call: tuple[Callable[..., Any], dict[str, Any]] | None = None
         self._pending: _Pending | None = None
@@ -152,6 +153,8 @@ class TaskExecution:
         what cannot be). May be repeated; after the end it does nothing.
         """
         with self._lock:
+            if self._spared:
+                return
             self._stopped = True
             stop_coroutine = self._stop_coroutine
         if stop_coroutine is None:
@@ -161,6 +164,18 @@ class TaskExecution:
             stop_coroutine()
         except RuntimeError:
             pass  # Its loop has just been closed.
+
+    def spare(self) -> bool:
+        """Let `stop` do nothing any more, because a signal interrupts the task; return False if `stop` has been first.
+
+        For signal handlers, too.
+        """
+        # Without the lock, which the interrupted thread itself may hold.
+        if self._stopped:
+            return False
+        self._spared = True
+        self._interruption.spare()
+        return True
 
     def discard(self) -> None:
         """Give up what `run_unless_async` has left to `arun`."""

@@ -218,10 +218,9 @@ def _configure(limits: ReceiveLimits) -> "tuple[Config, ServerState]":
         from uvicorn.server import ServerState
     except ImportError as error:
         raise MissingDispatchFeatureError("The callback receiver") from error
-    from wove.backend.app import build_callback_app
+    from wove.backend.routes import CallbackRoutes
 
-    # Without the application's two middlewares, which have nothing to do here and take a tenth of each event.
-    app = build_callback_app(limits).router
+    app = CallbackRoutes(limits)
     config = Config(
         app,
         ws="none",

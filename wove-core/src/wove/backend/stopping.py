@@ -3,14 +3,11 @@
 import signal
 import threading
 import time
-from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
+from wove.backend.handlers import Handler, handler_of, set_handler
 from wove.backend.threads import submit
 from wove.errors import TaskStopped
-
-Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 # Ignored by default and used by nobody: Celery and RQ have their own uses for SIGUSR1, SIGUSR2 and SIGALRM.
 _SIGNAL: int | None = getattr(signal, "SIGURG", None)
@@ -28,7 +25,7 @@ class Interruption:
     `begin` and `end` belong to the thread that executes the task, `interrupt` to any other.
     """
 
-    __slots__ = ("_active", "_lock", "_previous", "_signalled", "_thread", "_wanted")
+    __slots__ = ("_active", "_lock", "_previous", "_signalled", "_spared", "_thread", "_wanted")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,6 +33,7 @@ class Interruption:
         self._active = False
         self._wanted = False
         self._signalled = False
+        self._spared = False
         self._previous: Handler = None
 
     def begin(self) -> None:
@@ -62,7 +60,7 @@ class Interruption:
     def interrupt(self) -> None:
         """Raise `TaskStopped` in the thread between `begin` and `end`; otherwise do nothing. Never waits."""
         with self._lock:
-            if not self._active:
+            if not self._active or self._spared:
                 return
             self._wanted = True
             if not self._signalled:
@@ -70,6 +68,11 @@ class Interruption:
                 return
             self._signal()
         submit(self._insist)
+
+    def spare(self) -> None:
+        """Let `interrupt` raise nothing from now on, not even what is on its way. For signal handlers, too."""
+        # Without the lock, which the interrupted thread itself may hold.
+        self._spared = True
 
     def _insist(self) -> None:
         # A signal that arrives just before the thread begins to sleep or to wait does not end that.
@@ -85,11 +88,11 @@ class Interruption:
             signal.pthread_kill(self._thread, _SIGNAL)
 
     def _take_signal(self, number: int) -> None:
-        self._previous = signal.getsignal(number)
+        self._previous = handler_of(number)
         if self._previous is None:
             return  # Someone's C code handles it; it could not be given back.
         try:
-            signal.signal(number, self._on_signal)
+            set_handler(number, self._on_signal)
         except ValueError:
             return  # A subinterpreter's main thread may not handle signals.
         self._signalled = True
@@ -103,13 +106,13 @@ class Interruption:
 
     def _give_signal_back(self) -> None:
         if self._signalled and _SIGNAL is not None:
-            signal.signal(_SIGNAL, self._previous)
+            set_handler(_SIGNAL, self._previous)
             self._signalled = False
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._wanted:
             self._wanted = False
-            if self._active:
+            if self._active and not self._spared:
                 raise TaskStopped
         elif callable(self._previous):
             self._previous(number, frame)

@@ -5,9 +5,8 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
 
-Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+from wove.backend.handlers import Handler, handler_of, set_handler
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -23,11 +22,13 @@ class Termination:
     Args:
         last_words: tells the weave, in a few seconds. Returns False to put the end of the process off until the block
             is left.
+        interrupted: hears of SIGINT first. Returns False to let it have no effect.
     """
 
-    def __init__(self, last_words: Callable[[], bool]) -> None:
+    def __init__(self, last_words: Callable[[], bool], interrupted: Callable[[], bool]) -> None:
         self.raised: BaseException | None = None
         self._last_words = last_words
+        self._interrupted = interrupted
         self._previous: dict[int, Handler] = {}
         self._put_off: int | None = None
 
@@ -50,22 +51,24 @@ class Termination:
     def step_aside(self) -> None:
         """Give the signals back to the process's own handlers. Somebody else's that came later stay."""
         for number, previous in self._previous.items():
-            if signal.getsignal(number) == self._on_signal:
-                signal.signal(number, previous)
+            if handler_of(number) == self._on_signal:
+                set_handler(number, previous)
 
     def _stand_in_front(self, number: int) -> None:
-        previous = signal.getsignal(number)
+        previous = handler_of(number)
         # None: C code handles it. Neither that nor an ignored signal ends the process.
         if previous is None or previous == signal.SIG_IGN:
             return
         try:
-            signal.signal(number, self._on_signal)
+            set_handler(number, self._on_signal)
         except ValueError:
             return  # A subinterpreter's main thread may not handle signals.
         self._previous[number] = previous
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         previous = self._previous[number]
+        if number == signal.SIGINT and not self._interrupted():
+            return
         if callable(previous):
             try:
                 previous(number, frame)
@@ -80,7 +83,7 @@ class Termination:
 
 def _die_of(number: int) -> None:
     """End this process as the signal does by default."""
-    signal.signal(number, signal.SIG_DFL)
+    set_handler(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     if os.getpid() == 1:
         # The kernel spares the first process of a container: https://man7.org/linux/man-pages/man7/pid_namespaces.7.html

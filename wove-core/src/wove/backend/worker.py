@@ -37,7 +37,8 @@ def run_backend_payload(
             run for a moment. It asks all the same where payloads are signed, and with
             ``delivery_orphan_policy="fail"``, which leaves jobs in the queue.
         delivered_once: as `first_delivery`, for a job that the backend will not deliver again, whatever becomes of this
-            worker. So nothing is kept for that but an outcome that cannot be delivered.
+            worker. So nothing is kept for that but an outcome that cannot be delivered. SIGINT means that the job is
+            taken back: either it interrupts the task or the weave does, never both.
 
     Raises:
         DeliveryError: the outcome could not be delivered (for ten minutes, or the weave refuses this worker). It is
@@ -47,7 +48,7 @@ def run_backend_payload(
         ValueError: the payload lacks a field, or was made by a later version of Wove.
     """
     run = WorkerRun(payload, once_seconds=once_seconds, first_delivery=first_delivery, delivered_once=delivered_once)
-    termination = Termination(run.last_words)
+    termination = Termination(run.last_words, run.interrupted)
     with termination:
         try:
             _run(run, termination)

@@ -176,6 +176,13 @@ class WorkerRun:
         if self._execution is not None:
             self._execution.stop()
 
+    def interrupted(self) -> bool:
+        """Take note of SIGINT, in its handler, and tell whether it is to have an effect.
+
+        A backend that takes back jobs says with it what the weave's answers say, and a task is not interrupted twice.
+        """
+        return not self._delivered_once or self._execution is None or self._execution.spare()
+
     def abort(self) -> None:
         """Tell the weave that the task was stopped, unless it had an outcome already. Takes a few seconds at most."""
         self.give_up_soon()

@@ -113,7 +113,8 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
             key = LinkKey(self._name, adapter_class, config=environment_config, run_config=run_config)
             link = await links.acquire(key)
         except ConfigurationError as error:
-            raise _located(error, environment_name) from error
+            # Its message is a part of the located one; what led to it is shown all the same.
+            raise _located(error, environment_name) from error.__cause__
         if link.failure is not None:
             links.release(key, at_once=True)
             raise link.failure

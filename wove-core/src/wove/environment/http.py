@@ -68,9 +68,7 @@ class HttpLink(Link):
         connection = await self._connection()
         kept = False
         try:
-            headers = [*self._static_headers, ("Content-Length", str(len(command.body)))]
-            signed = self.settings.signed_headers(command.body)
-            await connection.send("POST", self.settings.target, [*headers, *signed], command.body, alive)
+            await connection.send(self._head_of(command.body), command.body, alive)
             alive()
             head = await connection.head()
             self._note_beat(head)
@@ -82,6 +80,13 @@ class HttpLink(Link):
                 self._idle.append(connection)
             else:
                 connection.close()
+
+    def _head_of(self, body: bytes) -> bytes:
+        from wove.environment.http_connection import request_head
+
+        signed = self.settings.signed_headers(body)
+        headers = [*self._static_headers, ("Content-Length", str(len(body))), *signed]
+        return request_head("POST", self.settings.target, headers)
 
     async def _connection(self) -> "HttpConnection":
         from wove.environment.http_connection import HttpConnection
@@ -170,7 +175,7 @@ class HttpEnvironmentExecutor(NetworkExecutor):
     def read_settings(self, environment: str, config: Mapping[str, Any]) -> NetworkSettings:
         """Check the packages and settings that the transport needs, and return the settings."""
         try:
-            import h11  # noqa: F401
+            import httptools  # noqa: F401
         except ImportError:
             raise MissingDispatchFeatureError(self.feature) from None
         settings = url_settings(environment, config, transport="http", schemes=("http", "https"), known=_SETTINGS)

@@ -162,6 +162,7 @@ class InFlight:
         if not state.over:
             run.report = run.report_due = None
             run.waits_for = state.reason
+            run.executing = state.phase == "running"
             return []
         if run.sealed is not None:
             return self._end(run, run.sealed)

@@ -5,16 +5,17 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from wove.backend.execution import is_coroutine_function
 from wove.backend.frames import frame_to_bytes
 from wove.backend.loop import is_io_loop
 from wove.backend.sharing import SharedResources
+from wove.backend.stdio_codec import Part
+from wove.environment.callable_pickles import CallablePickles
 from wove.environment.contract import EnvironmentExecutor
 from wove.environment.network_conversation import CANCEL_SECONDS, Conversation
 from wove.environment.network_link import Command, Link, TransportFailure
 from wove.environment.network_settings import NetworkSettings
 from wove.errors import did_you_mean
-from wove.serialization import require_serializer
+from wove.serialization import encode, require_serializer
 
 _COMMANDS = ("run_task", "cancel_task", "shutdown")
 
@@ -43,6 +44,7 @@ class NetworkExecutor(EnvironmentExecutor):
         self._link: Link | None = None
         self._shared = False
         self._conversations: dict[str, Conversation] = {}
+        self._pickles = CallablePickles()
 
     @classmethod
     @abstractmethod
@@ -87,9 +89,7 @@ class NetworkExecutor(EnvironmentExecutor):
             raise RuntimeError(f"{type(self).__name__} has not been started: await start() before send().")
         kind = frame.get("type")
         if kind == "run_task":
-            # A service never unpickles a task, so it is told whether the task needs a thread.
-            is_coroutine = is_coroutine_function(frame["callable"])
-            self._begin(link, _command({**frame, "coroutine": is_coroutine}))
+            self._begin(link, _command(self._with_pickle(frame)))
         elif kind == "cancel_task":
             await self._cancel(link, _command(frame))
         elif kind != "shutdown":
@@ -122,6 +122,16 @@ class NetworkExecutor(EnvironmentExecutor):
             self.links.release(link.settings)
         elif link is not None:
             await link.close()
+
+    def _with_pickle(self, frame: dict[str, Any]) -> dict[str, Any]:
+        """Return a ``run_task`` frame with its callable pickled: once for all the items that it is mapped over."""
+        function = frame["callable"]
+        pickled = self._pickles.get(function, what=Part("the callable", frame))
+        sent = {name: value for name, value in frame.items() if name != "callable"}
+        sent["callable_pickle"] = encode(pickled.pickle)
+        # A service never unpickles a task, so it is told whether the task needs a thread.
+        sent["coroutine"] = self._pickles.is_coroutine(function)
+        return sent
 
     def _begin(self, link: Link, command: Command) -> None:
         conversation = Conversation(command, link, self._inbox, environment=self._environment)

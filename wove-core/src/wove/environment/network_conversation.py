@@ -11,6 +11,7 @@ from wove.backend.frames import check_frame, deserialize_event
 from wove.backend.types import FINAL_EVENTS
 from wove.environment.network_link import Command, Link, TransportFailure
 from wove.environment.network_settings import MIB
+from wove.environment.silence import Silence
 from wove.errors import DeliveryError, DeliveryTimeoutError
 from wove.serialization import describe
 
@@ -42,7 +43,7 @@ class Conversation:
         self._inbox = inbox
         self._environment = environment
         self._heard = False
-        self._silence: asyncio.Timeout | None = None
+        self._silence = Silence(self._silence_limit)
         self._ids = {"run_id": command.run_id, "task_id": command.task_id}
         # A cancel must not overtake its run on another connection, or on one that is being opened.
         self._sent = asyncio.Event()
@@ -101,7 +102,7 @@ class Conversation:
 
     async def hear(self, frames: list[dict[str, Any]]) -> bool:
         """Check frames and put their events into the inbox; True after the final one."""
-        self._alive()
+        self._silence.broken()
         self._heard = True
         for frame in frames:
             if self.done:
@@ -145,27 +146,18 @@ class Conversation:
             pause = min(pause * 2, 2.0)
 
     async def _ask_once(self, command: Command) -> None:
-        silence = asyncio.timeout(None)
+        silence = self._silence
         try:
             async with silence:
-                self._silence = silence
-                self._alive()
                 await self._link.converse(command, self.hear, self._progress)
         except TimeoutError as error:
-            if not silence.expired():
+            if not silence.expired:
                 raise TransportFailure(describe(error), kind="TimeoutError", stage="broken") from None
             raise TransportFailure(self._words_for_silence(), kind="TimeoutError", stage="broken") from None
-        finally:
-            self._silence = None
 
     def _progress(self) -> None:
         self._sent.set()
-        self._alive()
-
-    def _alive(self) -> None:
-        limit = self._silence_limit()
-        if self._silence is not None:
-            self._silence.reschedule(None if limit is None else asyncio.get_running_loop().time() + limit)
+        self._silence.broken()
 
     def _silence_limit(self) -> float | None:
         if self._link.beat is not None:

@@ -22,6 +22,10 @@ _PROGRESS: dict[Phase, str] = {
     "submitted": "it was submitted, but no worker has started it",
     "running": "it has started, but not finished",
 }
+_UNHEARD = (
+    "the backend says that its job runs, but nothing was heard of the worker in it. It may still be starting; "
+    "otherwise see to it that callback_url leads from there to this process"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Run:
         lease: seconds within which the worker promised its next sign of life, or None.
         report: what the backend said, if it said that the job is over.
         waits_for: what the backend said about a job that is not over, such as why it still waits.
+        executing: whether the backend said that the job does not wait any more.
         armed: the due time under which the run is scheduled.
     """
 
@@ -77,6 +82,7 @@ class Run:
         "ack_due",
         "armed",
         "deadline",
+        "executing",
         "label",
         "lease",
         "phase",
@@ -110,6 +116,7 @@ class Run:
         self.report: JobState | None = None
         self.report_due: float | None = None
         self.waits_for: str | None = None
+        self.executing = False
         self.armed: float | None = None
 
     @property
@@ -136,10 +143,13 @@ class Run:
     def timed_out(self) -> DeliveryTimeoutError:
         """Return the error for a ticket that has passed its deadline."""
         said = f" The backend says: {self.waits_for}." if self.waits_for and self.phase != "running" else ""
+        progress = _PROGRESS[self.phase]
+        if self.phase == "submitted" and self.executing:
+            progress = _UNHEARD
         return _with_report(
             DeliveryTimeoutError(
                 f"{self.label} did not complete within its delivery_timeout of {self.policy.timeout:g} s: "
-                f"{_PROGRESS[self.phase]}.{said}"
+                f"{progress}.{said}"
             ),
             self.report,
         )

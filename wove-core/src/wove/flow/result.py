@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from wove.errors import TaskCancelledError, did_you_mean
 from wove.flow.runs import TaskRun
-from wove.flow.schedule import TaskState
+from wove.flow.schedule import CANCELLED, DONE, FAILED, RUNNING, WAITING
 from wove.options import WEAVE_OPTIONS, ErrorMode, check_options
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class WoveResult:
     @property
     def cancelled(self) -> set[str]:
         """The names of the tasks that have no result because they were stopped, or never started."""
-        return {name for name, run in self._runs.items() if run.state is TaskState.CANCELLED}
+        return {name for name, run in self._runs.items() if run.state is CANCELLED}
 
     @property
     def final(self) -> Any:
@@ -92,9 +92,9 @@ class WoveResult:
         run = self._runs.get(name)
         if run is None:
             raise KeyError(_unknown(str(name), self._runs))
-        if run.state is TaskState.DONE:
+        if run.state is DONE:
             return run.value
-        if run.state in (TaskState.WAITING, TaskState.RUNNING):
+        if run.state in (WAITING, RUNNING):
             # Raised in every error mode: it says something of the reader, not of the task.
             raise RuntimeError(f"Task {name!r} has no result yet: its weave has not ended.")
         self._unread = False
@@ -156,8 +156,8 @@ def _failure_of(run: TaskRun) -> BaseException:
 
 def _shown(run: TaskRun) -> str:
     state = run.state.name.lower()
-    if run.state is TaskState.FAILED:
+    if run.state is FAILED:
         return f"{run.name}: {state} ({type(run.exception).__name__})"
-    if run.state is TaskState.CANCELLED and run.blamed is not None:
+    if run.state is CANCELLED and run.blamed is not None:
         return f"{run.name}: {state} (because of {run.blamed.name})"
     return f"{run.name}: {state}"

@@ -14,7 +14,7 @@ from wove.flow.engine import Engine
 from wove.flow.graph import Graph
 from wove.flow.mapping import map_over
 from wove.flow.runs import Outcome, TaskRun, all_ended, cancelled_inside, discard, note_where
-from wove.flow.schedule import Schedule, TaskState
+from wove.flow.schedule import CANCELLED, DONE, FAILED, RUNNING, Schedule, TaskState
 
 
 class Runner:
@@ -97,7 +97,7 @@ class Runner:
                 self._submit(run, spec.function, arguments)
 
     def _note_start(self, run: TaskRun) -> None:
-        run.state = TaskState.RUNNING
+        run.state = RUNNING
         run.started = perf_counter()
         if self._hooks.wove_task_ready is not None:
             self._hooks.wove_task_ready(weave=self._engine.weave, task=run.name)
@@ -139,7 +139,7 @@ class Runner:
         self._collecting = False
         while self._ended:
             run, (value, failure) = self._ended.popleft()
-            if run.state is not TaskState.RUNNING:
+            if run.state is not RUNNING:
                 discard(value)
             elif failure is None and hasattr(type(value), "__await__"):
                 self._await_value(run, value)
@@ -226,7 +226,7 @@ class Runner:
     def _finished(self, run: TaskRun, value: Any, *, handle: "asyncio.Task[None] | None" = None) -> TaskRun | None:
         """Note a result and start what is ready; a ready task that goes on in the given asyncio task is returned."""
         run.value = value
-        self._end(run, TaskState.DONE)
+        self._end(run, DONE)
         if self._hooks.wove_task_finished is not None:
             seconds = cast(float, run.finished) - cast(float, run.started)
             self._hooks.wove_task_finished(weave=self._engine.weave, task=run.name, seconds=seconds)
@@ -243,7 +243,7 @@ class Runner:
 
     def _failed(self, run: TaskRun, failure: BaseException) -> None:
         run.exception = failure
-        self._end(run, TaskState.FAILED)
+        self._end(run, FAILED)
         if not any(known is failure for known in self._engine.failures):
             self._engine.failures.append(failure)
         if isinstance(failure, KeyboardInterrupt) and self._interrupt is None:
@@ -256,8 +256,8 @@ class Runner:
         self._end_if_over()
 
     def _cancelled(self, run: TaskRun) -> None:
-        if run.state is TaskState.RUNNING:
-            self._end(run, TaskState.CANCELLED)
+        if run.state is RUNNING:
+            self._end(run, CANCELLED)
             self._stop(self._schedule.cancelled(run.index))
             self._end_if_over()
 
@@ -318,9 +318,9 @@ class Runner:
             for index in self._graph.descendants(run.index):
                 self._runs[index].blamed = run
         for run in self._runs:
-            if run.state in (TaskState.DONE, TaskState.FAILED):
+            if run.state in (DONE, FAILED):
                 continue
-            run.state = TaskState.CANCELLED
+            run.state = CANCELLED
             if run.blamed is not None:
                 # What needs a failed task has no other reason to be without a result.
                 run.exception = run.blamed.exception

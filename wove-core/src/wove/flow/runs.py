@@ -8,7 +8,7 @@ from typing import Any
 
 from wove.errors import TaskCancelledError
 from wove.flow.graph import Node
-from wove.flow.schedule import TaskState
+from wove.flow.schedule import WAITING, TaskState
 from wove.options import TaskOptions
 
 Outcome = tuple[Any, BaseException | None]
@@ -59,7 +59,7 @@ class TaskRun:
         self.environment = environment
         self.is_local = is_local
         self.plain = is_local and not options["retries"] and options["timeout"] is None
-        self.state = TaskState.WAITING
+        self.state: TaskState = WAITING
         self.value: Any = None
         self.exception: BaseException | None = None
         self.blamed: TaskRun | None = None

@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import sys
 
 # Debian installs servers here, and an ordinary user's PATH leaves these directories out.
 _SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -13,17 +14,20 @@ def require_program(name: str, *, install: str) -> str:
 
     Where it is missing the calling test is skipped, with the command that installs it; when the environment variable
     ``CI`` is set the test fails instead, so that a server which nobody installed cannot hide what was not tested.
+    Where no tests run, because somebody starts a server by hand, the process ends with that command.
 
     Args:
         name: the program, looked for on PATH and in the system's directories.
         install: the command that installs it, e.g. ``"apt-get install redis-server"``.
     """
-    import pytest
-
     search = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_DIRECTORIES])
     found = shutil.which(name, path=search)
     if found is None:
         message = f"{name} is not installed. Install it with: {install}"
+        if "pytest" not in sys.modules:
+            raise SystemExit(message)
+        import pytest
+
         if os.environ.get("CI"):
             pytest.fail(f"{message} (an error, not a skip, because CI is set)", pytrace=False)
         pytest.skip(message)
