@@ -12,6 +12,7 @@ from wove.backend.events import Clock, Event, EventSender
 from wove.backend.execution import TaskExecution, cancelled_event, error_event, final_event_bytes, too_large
 from wove.backend.fetched import fetched_values
 from wove.backend.heartbeat import DEFAULT_LEASE, Heartbeat
+from wove.backend.kept_outcome import KeptOutcome
 from wove.backend.once import once_guard
 from wove.backend.payload import join_payload
 from wove.backend.replies import Reply
@@ -81,14 +82,13 @@ class WorkerRun:
         self._heartbeat = Heartbeat(
             self._sender, self._ids, stop=self._stop, lease=lease if is_seconds(lease) else DEFAULT_LEASE
         )
-        self._spool = kept or spool()
-        self._once = once_guard(payload, kept=self._spool, seconds=once_seconds)
         self._name = spool_name(payload["callback_url"], payload["run_id"])
+        self._kept = KeptOutcome(kept or spool(), self._name, delivered_once=delivered_once)
+        self._once = once_guard(payload, kept=self._kept.spool, seconds=once_seconds)
         self._pid = os.getpid()
         self._busy = threading.Lock()
         self._active = False
         self._has_final = False
-        self._is_kept = False
         self._stopped = False
 
     def prepare(self) -> bool:
@@ -103,9 +103,8 @@ class WorkerRun:
             DeliveryError: the weave refuses this worker, or cannot be reached for what is needed from it.
         """
         with self._busy:
-            kept = None if self._delivered_once else self._spool.load(self._name)
+            kept = self._kept.load()
             if kept is not None:
-                self._is_kept = True
                 self._hand_over(kept)
                 return False
             self._active = active_runs().add(self._name)
@@ -164,11 +163,11 @@ class WorkerRun:
             final = self._sender.event(self._encoded(event))
             self._heartbeat.flush()
             is_outcome = event["type"] != "task_cancelled"
-            if is_outcome and not self._delivered_once:
-                self._keep(final)
+            if is_outcome:
+                self._kept.keep_for_redelivery(final)
             if event["type"] == "task_result" and self._once is not None:
                 self._once.remember(final.body)
-            self._hand_over(final, in_trouble=self._keep if is_outcome else None)
+            self._hand_over(final, in_trouble=self._kept.keep if is_outcome else None)
 
     def stop(self) -> None:
         """Stop the task, or let it not begin. Whether it ends is another thing, see `Interruption`."""
@@ -253,7 +252,7 @@ class WorkerRun:
 
     def _is_stale(self) -> bool:
         """Tell whether a run that nobody confirms has been finished here, or is too late; the latter is reported."""
-        if self._spool.has_finished(self._name):
+        if self._kept.has_finished():
             log.info("Run %s has been executed on this host already.", self._ids["run_id"])
             return True
         return self._is_late()
@@ -337,20 +336,11 @@ class WorkerRun:
             if error.status not in (400, 413):
                 raise
             reply = self._sender.deliver(self._in_place_of(final, error), limit=limit)
-        if reply.accepted and not self._delivered_once:
-            self._spool.mark_finished(self._name)
-        if self._is_kept or not self._delivered_once:
-            self._spool.remove(self._name)
-
-    def _keep(self, final: Event) -> None:
-        if not self._is_kept:
-            self._is_kept = True
-            self._spool.save(self._name, final)
+        self._kept.settle(accepted=reply.accepted)
 
     def _in_place_of(self, final: Event, error: EventRefusedError) -> Event:
         """Return the event that says why the receiver did not take the outcome."""
         reason = too_large(self._ids, size=len(final.body), limit=None) if error.status == 413 else error
         instead = self._sender.event(self._encoded(error_event(self._ids, reason, source="transport")))
-        if self._is_kept:
-            self._spool.save(self._name, instead)
+        self._kept.replace(instead)
         return instead

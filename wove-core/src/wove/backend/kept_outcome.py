@@ -1,0 +1,56 @@
+"""What a worker keeps of the outcome of one run, so that neither a failing network nor another delivery loses it."""
+
+from wove.backend.events import Event
+from wove.backend.spool import Spool
+
+
+class KeptOutcome:
+    """The outcome of one run in the spool.
+
+    Attributes:
+        spool: where it is kept.
+
+    Args:
+        kept: where to keep it.
+        name: the run's, from `spool_name`.
+        delivered_once: the backend will not deliver the job again: keep an outcome only while it cannot be delivered.
+    """
+
+    def __init__(self, kept: Spool, name: str, *, delivered_once: bool) -> None:
+        self.spool = kept
+        self._name = name
+        self._delivered_once = delivered_once
+        self._is_kept = False
+
+    def load(self) -> Event | None:
+        """Return the outcome of an earlier delivery, if there is one."""
+        kept = None if self._delivered_once else self.spool.load(self._name)
+        self._is_kept = kept is not None
+        return kept
+
+    def has_finished(self) -> bool:
+        """Tell whether the run has been executed on this host, and its outcome delivered."""
+        return self.spool.has_finished(self._name)
+
+    def keep_for_redelivery(self, final: Event) -> None:
+        """Keep an outcome, unless there will be no other delivery."""
+        if not self._delivered_once:
+            self.keep(final)
+
+    def keep(self, final: Event) -> None:
+        """Keep an outcome, unless that has been done."""
+        if not self._is_kept:
+            self._is_kept = True
+            self.spool.save(self._name, final)
+
+    def replace(self, instead: Event) -> None:
+        """Keep another one in place of an outcome that the weave does not take."""
+        if self._is_kept:
+            self.spool.save(self._name, instead)
+
+    def settle(self, *, accepted: bool) -> None:
+        """Forget the outcome, because it has been delivered, or nobody wants it."""
+        if accepted and not self._delivered_once:
+            self.spool.mark_finished(self._name)
+        if self._is_kept or not self._delivered_once:
+            self.spool.remove(self._name)
