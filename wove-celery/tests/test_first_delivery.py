@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wove_celery.first_delivery import SENT_HEADER, is_first_delivery, mark
+from wove_celery.first_delivery import SENT_AGAIN, SENT_HEADER, is_first_delivery, mark, was_sent_again
 
 
 def _request(sent: object, *, redelivered: bool = False, eta: object = None, late: bool = False) -> Any:
@@ -44,7 +44,13 @@ def test_a_message_whose_sender_has_another_idea_of_the_time_is_none() -> None:
 
 
 def test_a_message_that_is_sent_once_more_is_none() -> None:
-    assert not _is_marked(_request(None))
+    assert not _is_marked(_request(SENT_AGAIN))
+
+
+def test_a_worker_knows_what_is_sent_once_more() -> None:
+    assert was_sent_again(_request(SENT_AGAIN).request_dict)
+    assert not was_sent_again(_request(time.time()).request_dict)
+    assert not was_sent_again({})
 
 
 def test_a_broker_that_does_not_say_that_it_delivers_again_has_none() -> None:

@@ -22,7 +22,7 @@ from wove_celery.connections import (
     transport_class,
     unreachable,
 )
-from wove_celery.first_delivery import SENT_HEADER
+from wove_celery.first_delivery import SENT_AGAIN, SENT_HEADER
 from wove_celery.settings import REVOKE_COMMAND, REVOKE_FLAG, Settings
 
 T = TypeVar("T")
@@ -208,7 +208,7 @@ _DEFAULTS: Mapping[str, Any] = {
 def _again(messages: Sequence[Message]) -> Sequence[Message]:
     """Return messages of which some may have arrived already: no worker may take these for the first ones."""
     return [
-        (run_id, payload, {**options, "headers": {**options.get("headers", {}), SENT_HEADER: None}})
+        (run_id, payload, {**options, "headers": {**options.get("headers", {}), SENT_HEADER: SENT_AGAIN}})
         for run_id, payload, options in messages
     ]
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 SENT_HEADER = "wove_sent"
+# In place of the time, where a worker may have got the message before.
+SENT_AGAIN = "again"
 _MARK = "wove_received"
 
 # Only these say in a way that Celery passes on that they deliver a message again.
@@ -52,3 +54,12 @@ def is_first_delivery(fields: Mapping[str, Any]) -> bool:
     """
     received = fields.get(_MARK)
     return isinstance(received, float) and 0.0 <= time.monotonic() - received < _FRESH_SECONDS
+
+
+def was_sent_again(fields: Mapping[str, Any]) -> bool:
+    """Tell whether a worker may have got the message before, because the adapter did not learn what became of it.
+
+    Args:
+        fields: of Celery's request.
+    """
+    return fields.get(SENT_HEADER) == SENT_AGAIN

@@ -1,14 +1,16 @@
 """The Celery tasks that execute payloads. Importing this registers them with whichever app the worker has."""
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from celery import current_task, shared_task
 
+from wove.integrations.recent import SECOND_COPY_SECONDS
 from wove.integrations.worker import run
 from wove_celery import revoking as _revoking  # noqa: F401 - registers the worker's remote-control command.
-from wove_celery.first_delivery import is_first_delivery
+from wove_celery.first_delivery import is_first_delivery, was_sent_again
 from wove_celery.presence import WoveRequest
 from wove_celery.settings import DEFAULT_TASK_NAME
 
@@ -20,7 +22,10 @@ _ONCE_SECONDS = 3600.0
 def execute(payload: Mapping[str, Any]) -> None:
     """Execute a Wove payload. The outcome goes to the weave that waits for it, so Celery has no result to keep."""
     # Such a message is acknowledged when its task begins, so it is not delivered again.
-    first = bool(current_task) and is_first_delivery(current_task.request.__dict__)
+    fields = current_task.request.__dict__ if current_task else {}
+    first = is_first_delivery(fields)
+    if was_sent_again(fields):
+        time.sleep(SECOND_COPY_SECONDS)
     run(payload, once_seconds=_ONCE_SECONDS, delivered_once=first)
 
 

@@ -18,7 +18,7 @@ from taskiq_redis import ListQueueBroker, RedisStreamBroker
 
 from wove.errors import DeliveryError
 from wove_taskiq.brokers import RETRY_PAUSE, address, client_without_retries, find_target
-from wove_taskiq.settings import FIRST_LABEL, Settings
+from wove_taskiq.settings import AGAIN_LABEL, FIRST_LABEL, Settings
 
 # So many messages go to Redis in one conversation.
 _AT_ONCE = 100
@@ -122,7 +122,9 @@ class Jobs:
         self, jobs: Sequence[tuple[str, Mapping[str, Any]]], *, first: bool
     ) -> tuple[dict[str, BrokerMessage], dict[str, DeliveryError]]:
         """Return what Taskiq, with the middlewares of the project, makes of payloads."""
-        labels = {**self._labels, FIRST_LABEL: True} if first and self._is_list else self._labels
+        labels = dict(self._labels)
+        if self._is_list:
+            labels[FIRST_LABEL if first else AGAIN_LABEL] = True
         collected: dict[str, BrokerMessage] = {}
         refusals: dict[str, DeliveryError] = {}
         for task_id, payload in jobs:

@@ -11,6 +11,8 @@ DEFAULT_TASK_NAME = "wove.run"
 DEFAULT_QUEUE_NAME = "taskiq"
 # Of messages that the adapter has not sent before.
 FIRST_LABEL = "wove_first"
+# Of messages that it sends once more, because a worker may have got them or not.
+AGAIN_LABEL = "wove_again"
 SCHEMES = ("redis", "rediss", "unix")
 
 

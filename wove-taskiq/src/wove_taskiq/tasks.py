@@ -1,5 +1,6 @@
 """The task that executes payloads, registered with whatever broker the worker has."""
 
+import asyncio
 import logging
 import os
 from typing import Annotated, Any
@@ -7,9 +8,10 @@ from typing import Annotated, Any
 from taskiq import Context, NoResultError, TaskiqDepends, async_shared_broker
 from taskiq.result_backends.dummy import DummyResultBackend
 
+from wove.integrations.recent import SECOND_COPY_SECONDS
 from wove.integrations.worker import arun
 from wove_taskiq.listening import DirectListBroker
-from wove_taskiq.settings import DEFAULT_TASK_NAME, FIRST_LABEL
+from wove_taskiq.settings import AGAIN_LABEL, DEFAULT_TASK_NAME, FIRST_LABEL
 
 NAMES_VARIABLE = "WOVE_TASKIQ_TASKS"
 # Taskiq knows no equal jobs: for so long, this host gives the result of an idempotency key to later tasks with it.
@@ -28,7 +30,10 @@ async def execute(payload: dict[str, Any], context: Annotated[Context, TaskiqDep
     Raises:
         NoResultError: the broker keeps results, and shall not keep one of this.
     """
-    first = isinstance(context.broker, DirectListBroker) and bool(context.message.labels.get(FIRST_LABEL))
+    labels = context.message.labels
+    first = isinstance(context.broker, DirectListBroker) and bool(labels.get(FIRST_LABEL))
+    if labels.get(AGAIN_LABEL):
+        await asyncio.sleep(SECOND_COPY_SECONDS)
     await arun(payload, once_seconds=_ONCE_SECONDS, delivered_once=first)
     if not isinstance(context.broker.result_backend, DummyResultBackend):
         raise NoResultError

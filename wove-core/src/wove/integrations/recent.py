@@ -3,6 +3,10 @@
 from collections import OrderedDict
 from typing import Any
 
+# What is sent once more because the answer was lost asks the weave so much later. A worker that has begun the first
+# copy without asking, which takes it a moment to say, has told the weave by then.
+SECOND_COPY_SECONDS = 1.0
+
 
 class RecentSubmissions:
     """The handles of the latest submissions by run id. Belongs to one loop.

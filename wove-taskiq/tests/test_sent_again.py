@@ -1,0 +1,59 @@
+"""A message whose first sending may have failed, on a list that two processes read."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
+from taskiq_backend import RedisServer, TaskiqDeployment, own_command
+
+from wove.testing import tasks
+from wove.testing.proxy import FaultProxy
+from wove.testing.servers import free_port
+from wove.testing.stage import Stage, poll_until
+
+SECONDS = 30.0
+
+
+@pytest.fixture
+def deployment(redis_server: RedisServer, tmp_path: Path) -> Iterator[TaskiqDeployment]:
+    command = own_command(redis_server.url(), "--queue-name", "again")
+    deployment = TaskiqDeployment(redis_server, tmp_path, command=command, config={"queue_name": "again"})
+    deployment.ensure_worker()
+    yield deployment
+    deployment.close()
+
+
+def test_of_a_message_that_was_sent_again_one_copy_is_executed(
+    deployment: TaskiqDeployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = Pipeline.execute
+    broken: list[bool] = []
+
+    async def break_once(self: Any, *args: Any, **options: Any) -> Any:
+        answer = await execute(self, *args, **options)
+        if not broken:
+            broken.append(True)
+            raise RedisConnectionError("the answer is lost")
+        return answer
+
+    monkeypatch.setattr(Pipeline, "execute", break_once)
+    port = free_port()
+    with Stage(deployment, seconds=SECONDS) as stage, FaultProxy(("127.0.0.1", port)) as proxy:
+        address = {
+            "callback_port": port,
+            "callback_token": "t" * 32,
+            "callback_url": proxy.url(f"/wove/events/{'t' * 32}"),
+        }
+        stage.configure(**address)
+        running = stage.begin(tasks.wait_at, board=stage.board.address, label="copy")
+        poll_until(
+            lambda: sorted(each.statuses for each in proxy.requests("task_started")) == [[200], [409]],
+            seconds=SECONDS,
+            what="both copies have said that they begin",
+        )
+        assert len(stage.board.visits("copy")) == 1
+        stage.board.release("copy")
+        assert running.result(SECONDS) == "released"
