@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
@@ -15,12 +15,14 @@ SECONDS = 30.0
 
 
 @pytest.fixture(params=["list", "stream"])
-def kind(request: pytest.FixtureRequest, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> str:
+def kind(request: pytest.FixtureRequest, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv(URL_VARIABLE, f"{redis_server.url()}?socket_timeout=0.2")
     monkeypatch.setenv(QUEUE_VARIABLE, f"listening-{request.param}")
     if request.param == "stream":
         monkeypatch.setenv(STREAM_VARIABLE, "1")
-    return str(request.param)
+    yield str(request.param)
+    with redis_server.client() as client:
+        client.delete(f"listening-{request.param}")
 
 
 @asynccontextmanager

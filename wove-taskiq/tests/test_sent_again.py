@@ -19,7 +19,8 @@ SECONDS = 30.0
 
 @pytest.fixture
 def deployment(redis_server: RedisServer, tmp_path: Path) -> Iterator[TaskiqDeployment]:
-    command = own_command(redis_server.url(), "--queue-name", "again")
+    # One process would not even ask about a run that it executes itself.
+    command = own_command(redis_server.url(), "--queue-name", "again", "--max-async-tasks", "1")
     deployment = TaskiqDeployment(redis_server, tmp_path, command=command, config={"queue_name": "again"})
     deployment.ensure_worker()
     yield deployment
@@ -50,9 +51,9 @@ def test_of_a_message_that_was_sent_again_one_copy_is_executed(
         stage.configure(**address)
         running = stage.begin(tasks.wait_at, board=stage.board.address, label="copy")
         poll_until(
-            lambda: sorted(each.statuses for each in proxy.requests("task_started")) == [[200], [409]],
+            lambda: any(409 in each.statuses for each in proxy.requests("task_started")),
             seconds=SECONDS,
-            what="both copies have said that they begin",
+            what="the second copy has been refused",
         )
         assert len(stage.board.visits("copy")) == 1
         stage.board.release("copy")
