@@ -1,6 +1,7 @@
 """A Ray cluster as the kit's `Deployment`, with a session of this process that the adapter finds."""
 
 import logging
+import threading
 from collections.abc import Collection
 from typing import Any, ClassVar
 
@@ -10,6 +11,9 @@ from ray_cluster import CPUS, RayCluster
 from tests.support.relay import Relay
 from tests.support.servers import HOST
 from wove.testing import Deployment
+
+# How long the session's process may take to answer.
+_ANSWER_SECONDS = 10.0
 
 
 class RayDeployment(Deployment):
@@ -100,6 +104,16 @@ class ClientDeployment(RayDeployment):
         """Open the relay."""
         self.relay.open()
 
+    def ensure_worker(self) -> None:
+        """Start a node unless there is one, and make a new session where Ray Client has lost its own for good, as a
+        project has to.
+        """
+        if not _answers():
+            ray.shutdown()
+            self._occupant, self._occupied = None, set()
+            self._connect()
+        super().ensure_worker()
+
     def _references(self) -> set[str]:
         from ray.util.client import ray as client
 
@@ -112,6 +126,23 @@ class ClientDeployment(RayDeployment):
         """Disconnect."""
         super().close()
         self.relay.close()
+
+
+def _answers() -> bool:
+    """Tell whether the session of this process works."""
+    answers: list[object] = []
+
+    def ask() -> None:
+        try:
+            answers.append(ray.cluster_resources())
+        except Exception:  # Of many kinds, when a session is broken.
+            pass
+
+    # A broken session may also let its callers wait for ever.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_ANSWER_SECONDS)
+    return bool(answers)
 
 
 def _make_occupant() -> type:
