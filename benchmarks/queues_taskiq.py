@@ -27,7 +27,7 @@ POLL_SECONDS = float(os.environ.get("WOVE_BENCHMARK_POLL_SECONDS", "0.01"))
 
 def make_broker(port: str) -> ListQueueBroker:
     url = f"redis://127.0.0.1:{port}/0"
-    broker = ListQueueBroker(url)
+    broker = ListQueueBroker(url, socket_timeout=None)
     # A result that has been read is not kept.
     broker.with_result_backend(RedisAsyncResultBackend(url, keep_results=False))
     return broker
