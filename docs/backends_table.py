@@ -21,7 +21,14 @@ DATA = DOCS / "backends.json"
 PAGE = DOCS / "backends.md"
 
 _MARKS = {"passed": "✓", "failed": "✗"}
-_KITS = {"executor": "Executors", "adapter": "Backend adapters"}
+# The tables, each with the first words of its columns; the last one has all other adapters.
+_TABLES: Mapping[str, tuple[str, ...]] = {
+    "Executors": (),
+    "Task queues": ("arq", "celery", "rq", "taskiq"),
+    "Clusters and workflow systems": ("dask", "ray", "temporal"),
+    "Batch systems": ("aws_batch", "kubernetes_jobs", "slurm"),
+    "Adapters for tests and examples": (),
+}
 _INTRODUCTION = """\
 # What each backend can do
 
@@ -67,11 +74,18 @@ def read_outcomes(lines: Iterable[str]) -> Subjects:
 def render(subjects: Mapping[str, Subject]) -> str:
     """Return the page for a set of subjects."""
     parts = [_INTRODUCTION]
-    for kit, heading in _KITS.items():
-        chosen = {name: subject for name, subject in sorted(subjects.items()) if subject["kit"] == kit}
+    for heading in _TABLES:
+        chosen = {name: subject for name, subject in sorted(subjects.items()) if _heading(name, subject) == heading}
         if chosen:
             parts.append(f"## {heading}\n\n{_table(chosen)}")
     return "\n".join(parts)
+
+
+def _heading(name: str, subject: Subject) -> str:
+    first, *_, last = _TABLES
+    if subject["kit"] == "executor":
+        return first
+    return next((heading for heading, systems in _TABLES.items() if name.partition(" ")[0] in systems), last)
 
 
 def _table(subjects: Mapping[str, Subject]) -> str:

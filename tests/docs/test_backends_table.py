@@ -77,3 +77,9 @@ def test_a_run_of_one_backend_leaves_the_others_as_they_were(
     assert "something new" in page
     assert "only acme" not in page
     assert table.main(["--check"]) == 0
+
+
+def test_each_kind_of_system_has_a_table_of_its_own(table: ModuleType) -> None:
+    page = table.render(table.read_outcomes([line("ray (ray://)", "map"), line("rq", "map"), line("acme", "map")]))
+    headings = [text.removeprefix("## ") for text in page.splitlines() if text.startswith("## ")]
+    assert headings == ["Task queues", "Clusters and workflow systems", "Adapters for tests and examples"]
