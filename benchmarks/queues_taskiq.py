@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import queues
-from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
+from taskiq_redis import RedisAsyncResultBackend
 
-import wove_taskiq  # noqa: F401 - without it there is nothing to measure
+from wove_taskiq.listening import LastingListBroker
 
 PORT_VARIABLE = "WOVE_BENCHMARK_REDIS"
 TASKIQ = str(Path(sys.executable).with_name("taskiq"))
 POLL_SECONDS = float(os.environ.get("WOVE_BENCHMARK_POLL_SECONDS", "0.01"))
 
 
-def make_broker(port: str) -> ListQueueBroker:
+def make_broker(port: str) -> LastingListBroker:
     url = f"redis://127.0.0.1:{port}/0"
-    broker = ListQueueBroker(url, socket_timeout=None)
+    broker = LastingListBroker(url)
     # A result that has been read is not kept.
     broker.with_result_backend(RedisAsyncResultBackend(url, keep_results=False))
     return broker

@@ -1,13 +1,17 @@
 """Workers of Wove's own line, and connections to Redis that are silent or break."""
 
 import asyncio
+import contextlib
+import os
+import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
-from taskiq_backend import RedisServer
+from taskiq_backend import RedisServer, own_command
 
 from wove_taskiq.worker import QUEUE_VARIABLE, STREAM_VARIABLE, URL_VARIABLE, make_broker
 
@@ -71,3 +75,23 @@ async def test_a_worker_listens_on_after_its_connection_broke(kind: str, redis_s
             client.client_kill_filter(_id=broken)
         await _wait_for_blocked(redis_server, besides=broken)
         assert await _listens(broker, waiting)
+
+
+@pytest.mark.parametrize("options", [[], ["--stream"]], ids=["list", "stream"])
+def test_a_worker_that_waits_for_messages_ends_at_sigterm(redis_server: RedisServer, options: list[str]) -> None:
+    command = own_command(redis_server.url(), "--queue-name", "ending", *options)
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=env, text=True, start_new_session=True) as worker:
+        assert worker.stderr is not None
+        try:
+            # Each of its two processes says so.
+            for _ in range(2):
+                assert any("Listening started." in line for line in worker.stderr)
+            asyncio.run(_wait_for_blocked(redis_server))
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(SECONDS) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
+    with redis_server.client() as client:
+        client.delete("ending")

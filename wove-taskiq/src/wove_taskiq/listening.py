@@ -7,8 +7,8 @@ are enough for that.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -20,6 +20,7 @@ from taskiq_redis.redis_broker import BaseRedisBroker
 T = TypeVar("T")
 
 _PAUSE = 1.0
+_TICK = 0.5
 
 logger = logging.getLogger("wove")
 
@@ -63,9 +64,30 @@ def _wait_without_limit(broker: BaseRedisBroker) -> None:
 async def _lasting(listen: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
     while True:
         try:
-            async with aclosing(listen()) as messages:
-                async for message in messages:
-                    yield message
+            with _ticking():
+                async with aclosing(listen()) as messages:
+                    async for message in messages:
+                        yield message
         except (RedisConnectionError, RedisTimeoutError) as error:
             logger.warning("Listening to Redis failed, and goes on in %g s: %s", _PAUSE, error)
         await asyncio.sleep(_PAUSE)
+
+
+@contextmanager
+def _ticking() -> Iterator[None]:
+    """Let the loop turn inside of a ``with`` block, also when nothing happens.
+
+    Taskiq's handler of SIGTERM does not wake the loop, and one that waits for nothing but messages would never hear of
+    it: https://github.com/taskiq-python/taskiq/issues/646
+    """
+    loop = asyncio.get_running_loop()
+
+    def tick() -> None:
+        nonlocal timer
+        timer = loop.call_later(_TICK, tick)
+
+    timer = loop.call_later(_TICK, tick)
+    try:
+        yield
+    finally:
+        timer.cancel()
