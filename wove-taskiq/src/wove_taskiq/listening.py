@@ -81,12 +81,13 @@ def _ticking() -> Iterator[None]:
     it: https://github.com/taskiq-python/taskiq/issues/646
     """
     loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
 
     def tick() -> None:
         nonlocal timer
         timer = loop.call_later(_TICK, tick)
 
-    timer = loop.call_later(_TICK, tick)
+    tick()
     try:
         yield
     finally:
