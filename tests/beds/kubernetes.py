@@ -317,7 +317,9 @@ class Cluster:
 
     def _is_ready(self) -> bool:
         try:
-            return self.call("GET", "/api/v1/namespaces/kube-node-lease") is not None
+            # The server makes its own namespaces, in no order, after it has begun to answer.
+            names = ("default", "kube-node-lease")
+            return all(self.call("GET", f"/api/v1/namespaces/{name}") is not None for name in names)
         except (OSError, RuntimeError):
             return False
 
