@@ -6,6 +6,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
+
 from tests.support import redis_server
 from tests.support.deployments import AnnouncedWorker, RelayedDeployment
 
@@ -95,3 +99,18 @@ class TaskiqDeployment(RelayedDeployment):
     def leftovers(self) -> Collection[str]:
         """Return everything in Redis that is there on behalf of jobs."""
         return self.server.contents()
+
+
+def lose_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Redis do what it is sent first in a pipeline, and break the connection instead of answering."""
+    execute = Pipeline.execute
+    broken: list[bool] = []
+
+    async def break_once(self: Any, *args: Any, **options: Any) -> Any:
+        answer = await execute(self, *args, **options)
+        if not broken:
+            broken.append(True)
+            raise RedisConnectionError("the answer is lost")
+        return answer
+
+    monkeypatch.setattr(Pipeline, "execute", break_once)

@@ -2,12 +2,9 @@
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
-from redis.asyncio.client import Pipeline
-from redis.exceptions import ConnectionError as RedisConnectionError
-from taskiq_backend import RedisServer
+from taskiq_backend import RedisServer, lose_first_answer
 
 from wove_taskiq.jobs import Jobs
 from wove_taskiq.settings import FIRST_LABEL, read_settings
@@ -37,17 +34,7 @@ async def test_a_message_says_that_it_was_not_sent_before(jobs: Jobs, redis_serv
 async def test_of_a_message_that_was_sent_again_both_are_removed(
     jobs: Jobs, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute = Pipeline.execute
-    broken: list[bool] = []
-
-    async def break_once(self: Any, *args: Any, **options: Any) -> Any:
-        answer = await execute(self, *args, **options)
-        if not broken:
-            broken.append(True)
-            raise RedisConnectionError("the answer is lost")
-        return answer
-
-    monkeypatch.setattr(Pipeline, "execute", break_once)
+    lose_first_answer(monkeypatch)
     entries = await jobs.send([("one", {"run_id": "one"})])
     assert sorted(_firsts(redis_server)) == [False, True]
     await jobs.remove(entries)  # type: ignore[arg-type]

@@ -2,12 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from redis.asyncio.client import Pipeline
-from redis.exceptions import ConnectionError as RedisConnectionError
-from taskiq_backend import RedisServer, TaskiqDeployment, own_command
+from taskiq_backend import RedisServer, TaskiqDeployment, lose_first_answer, own_command
 
 from wove.testing import tasks
 from wove.testing.proxy import FaultProxy
@@ -30,17 +27,7 @@ def deployment(redis_server: RedisServer, tmp_path: Path) -> Iterator[TaskiqDepl
 def test_of_a_message_that_was_sent_again_one_copy_is_executed(
     deployment: TaskiqDeployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute = Pipeline.execute
-    broken: list[bool] = []
-
-    async def break_once(self: Any, *args: Any, **options: Any) -> Any:
-        answer = await execute(self, *args, **options)
-        if not broken:
-            broken.append(True)
-            raise RedisConnectionError("the answer is lost")
-        return answer
-
-    monkeypatch.setattr(Pipeline, "execute", break_once)
+    lose_first_answer(monkeypatch)
     port = free_port()
     with Stage(deployment, seconds=SECONDS) as stage, FaultProxy(("127.0.0.1", port)) as proxy:
         address = {
