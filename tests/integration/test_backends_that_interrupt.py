@@ -1,6 +1,6 @@
 """Backends that interrupt by SIGINT what the weave has given up: the weave's answers say the same, and come as well."""
 
-import _thread
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,6 +46,13 @@ async def clean_up_later(board: str) -> None:
         await tasks.wait_at_later(board, "cleaning up")
 
 
+def interrupt_main_thread() -> None:
+    # Unlike `_thread.interrupt_main` it wakes a loop that waits for something.
+    identity = threading.main_thread().ident
+    assert identity is not None
+    signal.pthread_kill(identity, signal.SIGINT)
+
+
 def run_in_this_thread(payload: dict[str, Any], meanwhile: Callable[[], None]) -> BaseException | None:
     """Run a payload in the main thread, which a signal reaches, and return what the run raises."""
     helper = threading.Thread(target=meanwhile)
@@ -65,7 +72,7 @@ def test_a_task_that_its_backend_has_interrupted_is_not_stopped_by_its_weave_as_
 ) -> None:
     def meanwhile() -> None:
         board.wait_for("work")
-        _thread.interrupt_main()
+        interrupt_main_thread()
         board.wait_for("cleaning up")
         server.rule = lambda request: CANCEL
         # Each answer stops the task.
@@ -88,7 +95,7 @@ def test_a_task_that_its_weave_has_stopped_is_not_interrupted_by_its_backend_as_
 
     def meanwhile() -> None:
         board.wait_for("cleaning up")
-        _thread.interrupt_main()
+        interrupt_main_thread()
         board.release("cleaning up")
 
     assert run_in_this_thread(payload_for(server.url, task, board=board.address), meanwhile) is None
