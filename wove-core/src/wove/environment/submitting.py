@@ -28,39 +28,38 @@ class Submitter:
         self._bulk = type(adapter).submit_many is not BackendAdapter.submit_many
         # Not bounded itself: one entry per run in flight, for a moment.
         self._pending: list[_Pending] = []
-        self._flushing: asyncio.Handle | None = None
         self._batches: set[asyncio.Task[None]] = set()
 
     async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> Any:
         """Submit one payload and return the adapter's handle of it; raises what the adapter raises."""
         if not self._bulk:
             return await self._adapter.submit(payload, frame)
-        loop = asyncio.get_running_loop()
-        accepted = loop.create_future()
+        accepted = asyncio.get_running_loop().create_future()
         self._pending.append(_Pending((payload, frame), accepted))
-        if self._flushing is None:
-            later = self._batches
-            self._flushing = loop.call_later(_GATHER_SECONDS, self._flush) if later else loop.call_soon(self._flush)
+        if len(self._pending) == 1:
+            self._begin_batch()
         return await accepted
 
     async def close(self) -> None:
         """Stop what is on its way."""
-        if self._flushing is not None:
-            self._flushing.cancel()
         for batch in self._batches:
             batch.cancel()
         if self._batches:
             await asyncio.wait(list(self._batches), timeout=1.0)
 
-    def _flush(self) -> None:
-        self._flushing = None
-        pending, self._pending = self._pending, []
-        batch = asyncio.get_running_loop().create_task(self._submit_batch(pending))
+    def _begin_batch(self) -> None:
+        pause = _GATHER_SECONDS if self._batches else 0.0
+        batch = asyncio.get_running_loop().create_task(self._submit_batch(pause))
         self._batches.add(batch)
         batch.add_done_callback(self._batches.discard)
 
-    async def _submit_batch(self, pending: list[_Pending]) -> None:
-        wanted = [each for each in pending if not each.accepted.done()]
+    async def _submit_batch(self, pause: float) -> None:
+        if pause:
+            await asyncio.sleep(pause)
+        pending, self._pending = self._pending, []
+        await self._submit_all([each for each in pending if not each.accepted.done()])
+
+    async def _submit_all(self, wanted: list[_Pending]) -> None:
         try:
             if len(wanted) == 1:
                 results: Sequence[Any] = [await self._adapter.submit(*wanted[0].submission)]
