@@ -93,3 +93,16 @@ def test_an_inbox_says_when_it_is_full() -> None:
     assert not inbox.full
     inbox.put(frame(0))
     assert inbox.full
+
+
+async def test_a_listener_gets_each_frame_at_once_and_a_reader_hears_of_the_end() -> None:
+    inbox = Inbox()
+    heard: list[object] = []
+    inbox.listen(heard.append)
+    reading = asyncio.ensure_future(inbox.get())
+    await asyncio.sleep(0)
+    inbox.put(frame(1))
+    assert heard == [frame(1)]
+    inbox.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        await reading

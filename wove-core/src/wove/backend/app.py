@@ -189,6 +189,8 @@ async def _accepted(callback: Callback, payload: dict[str, Any], arrival: Arriva
     acceptance = callback.accept(payload, arrival, size=size)
     if acceptance.deliver and size <= _LARGE:
         acceptance.run.inbox.put(acceptance.frame(payload))
+        # The weave goes on before the worker, which waits for the answer.
+        await asyncio.sleep(0)
     elif acceptance.deliver:
         # A task of its own: the event has been accepted, so it arrives even if its request is cancelled now.
         await asyncio.shield(acceptance.run.inbox.spawn(_deliver_large(acceptance, payload)))

@@ -3,8 +3,10 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+Listener = Callable[[dict[str, Any]], None]
 
 # A reader that is this far behind makes the receiver answer "try again later".
 MOST_WAITING = 10_000
@@ -26,6 +28,7 @@ class Inbox:
         self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: Listener | None = None
         self.unpickling = asyncio.Semaphore(_UNPICKLED_AT_ONCE)
 
     @property
@@ -35,9 +38,16 @@ class Inbox:
 
     def put(self, frame: dict[str, Any]) -> None:
         """Append a frame. The caller has looked at `full`; a frame that has been accepted is never dropped."""
+        if self._listener is not None:
+            self._listener(frame)
+            return
         with self._lock:
             self._frames.append(frame)
         self._wake()
+
+    def listen(self, listener: "Listener") -> None:
+        """Pass every frame on at once, on the background loop, in place of `get`. Called before there are any."""
+        self._listener = listener
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Start what will put a frame. It ends by itself, also after `close`."""

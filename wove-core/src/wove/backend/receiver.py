@@ -9,7 +9,7 @@ from wove.backend.addresses import is_loopback, is_wildcard, reachable_address, 
 from wove.backend.bodies import DEFAULT_LIMITS, ReceiveLimits
 from wove.backend.callback_settings import EVENTS_PATH, CallbackSettings, read_callback_settings
 from wove.backend.callbacks import callback_table
-from wove.backend.inbox import Inbox
+from wove.backend.inbox import Inbox, Listener
 from wove.backend.loop import on_io_loop
 from wove.backend.server import ServerUse, use_server
 from wove.backend.threads import in_daemon_thread
@@ -79,6 +79,14 @@ class ReceiverSession:
     def close_run(self, run_id: str) -> None:
         """Accept no more events of a run; a worker that posts one is told to stop. Idempotent."""
         self._callback.close(run_id)
+
+    def listen(self, listener: Listener) -> None:
+        """Have every event frame passed on at once, on the background loop; `recv` then waits for the end alone.
+
+        Args:
+            listener: gets each frame; must not raise.
+        """
+        self._inbox.listen(listener)
 
     async def recv(self) -> dict[str, Any]:
         """Return the next event frame: authenticated, of an open run, with its Python values. One reader at a time.

@@ -78,7 +78,8 @@ class AdapterLink:
         self._inboxes: dict[str, Inbox] = {}
         self._broken: set[Callable[[Exception], None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._receiving = self.spawn(self._receive())
+        receiver.listen(self._take)
+        self._receiving = self.spawn(self._wait_for_end())
         self._watching: asyncio.Task[None] | None = None
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
@@ -124,14 +125,22 @@ class AdapterLink:
         finally:
             await self.receiver.close()
 
-    async def _receive(self) -> None:
+    async def _wait_for_end(self) -> None:
         try:
-            while True:
-                self._route(await self.receiver.recv())
-        except Exception as error:
-            self.failure = error
-            for listener in list(self._broken):
-                listener(error)
+            await self.receiver.recv()
+        except RuntimeError as error:
+            self._break(error)
+
+    def _break(self, error: Exception) -> None:
+        self.failure = error
+        for listener in list(self._broken):
+            listener(error)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        try:
+            self._route(event)
+        except Exception as error:  # An adapter may raise anything.
+            self._break(error)
 
     def _route(self, event: dict[str, Any]) -> None:
         inbox = self._inboxes.get(event["run_id"])
