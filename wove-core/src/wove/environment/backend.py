@@ -74,6 +74,7 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
     """
 
     reports_submission = True
+    reusable = True
 
     def __init__(
         self,
@@ -120,8 +121,7 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
             raise link.failure
         link.on_failure(self._events.put_nowait)
         self._key, self._link = key, link
-        self._packer = Packer(_packing(self._name, link))
-        self._parting = Parting() if link.adapter.carries_apart or link.adapter.claims_apart else None
+        self.renew()
 
     async def _usable_class(self, environment: str) -> type[BackendAdapter]:
         if self._adapter_class is None:
@@ -172,6 +172,16 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         self._link.off_failure(self._events.put_nowait)
         links.release(self._key, at_once=self._link.failure is not None)
         self._link = self._key = None
+
+    def renew(self) -> None:
+        """Forget the pickles of callables and arguments, which may change from one weave to the next."""
+        if self._link is None:
+            return
+        if self._parting is not None:
+            self._parting.close()
+        self._packer = Packer(_packing(self._name, self._link))
+        adapter = self._link.adapter
+        self._parting = Parting() if adapter.carries_apart or adapter.claims_apart else None
 
     def close_run(self, run_id: str) -> None:
         """Accept no more events of a run; its worker is told that nobody waits any more. Idempotent."""

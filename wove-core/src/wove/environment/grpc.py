@@ -136,6 +136,7 @@ class GrpcEnvironmentExecutor(NetworkExecutor):
     """
 
     feature = "The grpc executor"
+    reusable = True
 
     @classmethod
     def open_link(cls, settings: NetworkSettings) -> Link:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from wove.backend.loop import IOLoop, io_loop, on_io_loop
@@ -10,14 +10,15 @@ from wove.backend.threads import in_daemon_thread
 from wove.environment.calls import RemoteCall
 from wove.environment.contract import EnvironmentExecutor
 from wove.environment.crossing import Crossing
+from wove.environment.fingerprint import fingerprint
 from wove.environment.limits import in_flight_limit
 from wove.environment.local import LocalEnvironmentExecutor, call_in_place
 from wove.environment.orders import dead_job_grace, make_order
-from wove.environment.session_registry import session_registry
+from wove.environment.session_registry import idle_sessions, session_registry
 from wove.environment.sessions import ExecutorSession
 from wove.errors import ConfigurationError, DeliveryOrphanedError, UnknownEnvironmentError
 from wove.options import resolve_options
-from wove.plugins.manager import active_hooks
+from wove.plugins.manager import active_hooks, are_loaded
 
 # How long `stop` waits for executors, and how long for a sign that the background loop is alive at all.
 _STOP_SECONDS = 20.0
@@ -29,14 +30,22 @@ logger = logging.getLogger("wove")
 class _Started:
     """A remote environment whose session is open."""
 
-    __slots__ = ("background", "grace", "out", "scope", "session")
+    __slots__ = ("_key", "background", "grace", "out", "scope", "session")
 
-    def __init__(self, session: ExecutorSession, background: IOLoop, *, scope: object, grace: float) -> None:
+    def __init__(
+        self, session: ExecutorSession, background: IOLoop, *, key: Hashable, scope: object, grace: float
+    ) -> None:
+        self._key = key
         self.session = session
         self.background = background
         self.out = Crossing(background.loop)
         self.scope = scope
         self.grace = grace
+
+    def pass_on(self) -> bool:
+        """Leave the session to whoever comes next; return whether that is done."""
+        idle = idle_sessions(self.background)
+        return self._key is not None and idle is not None and idle.give(self._key, self.session)
 
 
 class ExecutorRuntime:
@@ -59,6 +68,7 @@ class ExecutorRuntime:
         self._calls: set[RemoteCall] = set()
         self._back: Crossing | None = None
         self._starting = asyncio.Lock()
+        self._all_succeeded = True
         for name, definition in environment_definitions.items():
             self._define(name, definition)
 
@@ -77,9 +87,12 @@ class ExecutorRuntime:
         """Leave every environment. Tasks that are still in flight end with a `DeliveryOrphanedError`."""
         started, self._started, self._back = self._started, {}, None
         for call in list(self._calls):
+            self._all_succeeded = False
             call.give_up(DeliveryOrphanedError("The runtime was stopped while the task was in flight."))
         for background in {each.background for each in started.values()}:
-            await _leave(background, [each.session for each in started.values() if each.background is background])
+            left = [each for each in started.values() if each.background is background]
+            # A cancel that is on its way is waited for.
+            await _leave(background, [each.session for each in left if not (self._all_succeeded and each.pass_on())])
 
     async def ensure_environment(self, environment_name: str, definition: Mapping[str, Any]) -> None:
         """Add an environment that was not there from the beginning, and start it; does nothing for a known name that is
@@ -158,6 +171,9 @@ class ExecutorRuntime:
         self._calls.add(call)
         try:
             return await call.result()
+        except BaseException:
+            self._all_succeeded = False
+            raise
         finally:
             self._calls.discard(call)
 
@@ -179,13 +195,38 @@ class ExecutorRuntime:
         if not missing:
             return
         graces = {name: dead_job_grace(each.get("executor_config") or {}, name) for name, each in missing.items()}
-        # The first look at them loads the installed plugins, and delivery looks at them on the background loop.
-        await in_daemon_thread(active_hooks)
+        if not are_loaded():
+            # Delivery looks at them on the background loop, which loading them would block.
+            await in_daemon_thread(active_hooks)
         background = io_loop()
-        sessions = await on_io_loop(_open_all(background, missing, self._run_config))
+        keys = {name: _session_key(name, each) for name, each in missing.items()}
+        sessions = _idle_ones(background, keys)
+        unopened = {name: each for name, each in missing.items() if name not in sessions}
+        if unopened:
+            try:
+                sessions |= await on_io_loop(_open_all(background, unopened, self._run_config))
+            except BaseException:
+                await _leave(background, list(sessions.values()))
+                raise
         for name, session in sessions.items():
             scope = name, _identity(missing[name].get("executor"))
-            self._started[name] = _Started(session, background, scope=scope, grace=graces[name])
+            self._started[name] = _Started(session, background, key=keys[name], scope=scope, grace=graces[name])
+
+
+def _session_key(environment: str, definition: Mapping[str, Any]) -> Hashable:
+    """Return what makes sessions equal; None where an executor instance has a session of its own."""
+    executor = definition.get("executor")
+    if not isinstance(executor, str):
+        return None
+    return environment, executor, fingerprint(definition.get("executor_config") or {})
+
+
+def _idle_ones(background: IOLoop, keys: Mapping[str, Hashable]) -> dict[str, ExecutorSession]:
+    idle = idle_sessions(background)
+    if idle is None:
+        return {}
+    taken = {name: idle.take(key) for name, key in keys.items() if key is not None}
+    return {name: session for name, session in taken.items() if session is not None}
 
 
 def _identity(executor: "str | EnvironmentExecutor | None") -> object:
@@ -197,6 +238,9 @@ async def _open_all(
 ) -> dict[str, ExecutorSession]:
     """Open a session for each definition, or none. Runs on the background loop."""
     registry = session_registry(background)
+    if len(definitions) == 1:
+        ((name, definition),) = definitions.items()
+        return {name: await registry.open(name, definition, run_config={**run_config, **_options_in(definition)})}
     opening = {
         name: asyncio.ensure_future(
             registry.open(name, definition, run_config={**run_config, **_options_in(definition)})
@@ -229,23 +273,26 @@ def _options_in(definition: Mapping[str, Any]) -> dict[str, Any]:
 
 async def _leave(background: IOLoop, sessions: list[ExecutorSession]) -> None:
     """Release sessions, which stops the unused ones; go on without waiting if the background loop is blocked."""
-    loop = asyncio.get_running_loop()
-    responding = asyncio.Event()
+    if not sessions:
+        return
+    responding = False
 
     async def release() -> None:
-        loop.call_soon_threadsafe(responding.set)
+        nonlocal responding
+        responding = True
         await asyncio.gather(*(session.release() for session in sessions))
 
     releasing = release()
     try:
-        released = asyncio.wrap_future(background.spawn(releasing))
+        released = background.spawn(releasing)
     except RuntimeError:  # Wove has been shut down, and the sessions with it.
         releasing.close()
         return
-    try:
-        async with asyncio.timeout(_ALIVE_SECONDS):
-            await responding.wait()
-    except TimeoutError:
-        logger.warning("Wove's background loop does not respond: an adapter or executor blocks it. Leaving without it.")
+    waiting = [asyncio.wrap_future(released)]
+    done, _ = await asyncio.wait(waiting, timeout=_ALIVE_SECONDS)
+    if done:
         return
-    await asyncio.wait([released], timeout=_STOP_SECONDS)
+    if responding:
+        await asyncio.wait(waiting, timeout=_STOP_SECONDS)
+    else:
+        logger.warning("Wove's background loop does not respond: an adapter or executor blocks it. Leaving without it.")

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 from wove.backend.loop import IOLoop
 from wove.backend.threads import in_daemon_thread
 from wove.environment.contract import EnvironmentExecutor
+from wove.environment.idle_sessions import IdleSessions
 from wove.environment.registry import coerce_executor, named_executor
 from wove.environment.sessions import ExecutorSession, SharedRuns
 from wove.errors import ConfigurationError, DeliveryOrphanedError
@@ -18,13 +19,17 @@ _SHUTDOWN_PATIENCE = 1.5
 
 
 class SessionRegistry:
-    """Finds or makes the session of an environment. One per background loop, and used on it only.
+    """Finds or makes the session of an environment. One per background loop, and used on it only, but for `idle`.
 
     An executor that is named in the configuration gets a session per runtime: what is expensive about it is shared
     below. An executor instance has one session, which all runtimes of the process share.
+
+    Attributes:
+        idle: sessions that may serve another runtime.
     """
 
     def __init__(self) -> None:
+        self.idle = IdleSessions(asyncio.get_running_loop())
         self._sessions: set[ExecutorSession] = set()
         self._of_instances: dict[int, ExecutorSession] = {}
         self._shared = SharedRuns()
@@ -108,6 +113,12 @@ def _copies_of(instance: EnvironmentExecutor, environment: str, other: str) -> C
 
 
 _registries: "WeakKeyDictionary[IOLoop, SessionRegistry]" = WeakKeyDictionary()
+
+
+def idle_sessions(background: IOLoop) -> IdleSessions | None:
+    """Return the sessions of a background loop that may be taken over. May be called from any thread."""
+    registry = _registries.get(background)
+    return None if registry is None else registry.idle
 
 
 def session_registry(background: IOLoop) -> SessionRegistry:

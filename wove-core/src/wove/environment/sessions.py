@@ -124,6 +124,7 @@ class ExecutorSession:
         self._ended = ended
         self._users = 0
         self._live: _Live | None = None
+        self._renewed = False
         self._shut_down: BaseException | None = None
         # Starting and stopping exclude each other: an instance that is being stopped cannot be started again yet.
         self._changing = asyncio.Lock()
@@ -144,6 +145,16 @@ class ExecutorSession:
         if not self._users:
             await self._stop_unused()
 
+    @property
+    def reusable(self) -> bool:
+        """Whether the executor runs, and may serve one weave after the other. May be read from any thread."""
+        # Not where a subclass inherits it: that may count on its `stop` at the end of each weave.
+        return self._live is not None and vars(type(self._live.executor)).get("reusable", False)
+
+    def renew(self) -> None:
+        """Let the executor forget what it has kept for its runs before the next one is submitted."""
+        self._renewed = True
+
     def serves(self, environment: str, config: Mapping[str, Any]) -> bool:
         """Tell whether the session was made for this environment and this ``executor_config``."""
         return self.environment == environment and fingerprint(self._config) == fingerprint(config)
@@ -156,6 +167,9 @@ class ExecutorSession:
             return session.share(ticket, reply)
         submission = self._hold(reply)
         if self._live is not None:
+            if self._renewed:
+                self._renewed = False
+                getattr(self._live.executor, "renew", _nothing)()
             self._open(submission, self._live.delivery, order)
         else:
             self._spawn(self._submit_anew(submission, order))
@@ -293,6 +307,9 @@ class ExecutorSession:
             logger.warning("Environment %r: its executor did not stop within %g s.", self.environment, STOP_SECONDS)
         elif not stopping.cancelled() and (failure := stopping.exception()) is not None:
             logger.warning("Environment %r: stopping its executor failed: %s", self.environment, describe(failure))
+
+
+def _nothing() -> None: ...
 
 
 async def _pass_events(live: _Live) -> None:

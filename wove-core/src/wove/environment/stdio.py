@@ -38,6 +38,8 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
     had not begun go to a new worker.
     """
 
+    reusable = True
+
     def __init__(self) -> None:
         self._environment = ""
         self._settings: StdioSettings | None = None

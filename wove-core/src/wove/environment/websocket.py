@@ -204,6 +204,7 @@ class WebSocketEnvironmentExecutor(NetworkExecutor):
     """
 
     feature = "The websocket executor"
+    reusable = True
 
     @classmethod
     def open_link(cls, settings: NetworkSettings) -> Link:

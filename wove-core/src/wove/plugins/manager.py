@@ -224,6 +224,11 @@ def active_hooks(*, debug: bool = False) -> "ActiveHooks":
     return hooks if hooks is not None else _registry.activate(debug=debug)
 
 
+def are_loaded() -> bool:
+    """Tell whether `active_hooks` has nothing to load any more."""
+    return _registry.hooks is not None
+
+
 def register(plugin: object, name: str | None = None) -> str:
     """Let a plugin take part in the weaves that start from now on.
 
