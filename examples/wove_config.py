@@ -41,7 +41,7 @@ WOVE_CONFIG = {
             "executor_config": {"address": os.environ.get("WOVE_DASK_ADDRESS", "tcp://127.0.0.1:8786")},
             "delivery_timeout": 120.0,
         },
-        # A Ray cluster; start one with:  ray start --head
+        # A Ray cluster; start one with:  ray start --head  and end it with:  ray stop
         "ray": {
             "executor": "ray",
             "executor_config": {"address": os.environ.get("WOVE_RAY_ADDRESS", "auto")},

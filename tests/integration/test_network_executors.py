@@ -1,6 +1,7 @@
 """Weaves through real worker services in real processes: TLS, signatures, broken connections, shutdown."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import trustme
 
 import wove
 from tests.support.commands import process_id, wait_for
+from tests.support.deployments import AnnouncedWorker
 from tests.support.relay import Relay
 from tests.support.services import Service
 from wove import weave
@@ -22,6 +24,7 @@ from wove.errors import DeliveryError, DeliveryOrphanedError
 from wove.runtime import runtime
 from wove.testing import Fault, FaultProxy
 
+ROOT = Path(__file__).parents[2]
 TRANSPORTS = ["http", "websocket", "grpc"]
 SECRET = "a secret of more than sixteen bytes"
 
@@ -100,6 +103,28 @@ def await_file(path: Path, seconds: float = 30.0) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} does not appear"
         time.sleep(0.01)
+
+
+# --- a service that is not there ---
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_the_command_in_the_error_starts_the_service_that_was_missing(transport: str) -> None:
+    absent = Service(transport)
+    absent.worker.close()
+    configure(transport, absent.config())
+    with pytest.raises(DeliveryError, match="cannot be reached") as caught:
+        call(double, number=1)
+    command = re.search("`python (-m wove.services .*)`", str(caught.value))
+    assert command is not None, str(caught.value)
+    worker = AnnouncedWorker(
+        [sys.executable, *command[1].split()], announcement="Wove worker service on ", env={"PYTHONPATH": str(ROOT)}
+    )
+    try:
+        worker.ensure()
+        assert call(double, number=1) == 2
+    finally:
+        worker.close()
 
 
 # --- TLS and signatures ---

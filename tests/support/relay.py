@@ -8,6 +8,7 @@ from typing import Self
 from wove.backend.loop import IOLoop
 
 HOST = "127.0.0.1"
+_CHUNK = 65536
 
 
 class Relay:
@@ -23,6 +24,7 @@ class Relay:
         self._connections: set[asyncio.Task[None]] = set()
         self._background = IOLoop()
         self._server: asyncio.Server | None = None
+        self._fatal: bytes | None = None
         self.open()
 
     def open(self) -> None:
@@ -36,6 +38,14 @@ class Relay:
     def shut(self) -> None:
         """Break all connections and refuse new ones."""
         self._do(self._shut())
+
+    def lose_answer(self, request: bytes) -> None:
+        """Pass on the next request that begins with these bytes, and break its connection in place of the answer.
+
+        Args:
+            request: how it begins, within what a client sends at once.
+        """
+        self._fatal = request
 
     def close(self) -> None:
         """Shut for good."""
@@ -83,7 +93,8 @@ class Relay:
         try:
             there, back = await asyncio.open_connection(HOST, self._target)
             writers.append(back)
-            await asyncio.gather(_pump(reader, back), _pump(there, writer))
+            doomed = asyncio.Event()
+            await asyncio.gather(self._pump_requests(reader, back, doomed), _pump(there, writer, doomed))
         except asyncio.CancelledError:
             for each in writers:
                 each.transport.abort()
@@ -94,9 +105,20 @@ class Relay:
             for each in writers:
                 each.close()
 
+    async def _pump_requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event
+    ) -> None:
+        while data := await reader.read(_CHUNK):
+            if self._fatal is not None and data.startswith(self._fatal):
+                self._fatal = None
+                doomed.set()
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionResetError
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event) -> None:
+    while (data := await reader.read(_CHUNK)) and not doomed.is_set():
         writer.write(data)
         await writer.drain()
     raise ConnectionResetError

@@ -1,12 +1,11 @@
 """The exception tree: what users catch, what each exception knows, and that all of them survive pickling."""
 
-import copy
 import inspect
-import pickle
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.exceptions import assert_survives, example
 from wove import errors
 from wove.errors import (
     CircularDependencyError,
@@ -26,16 +25,6 @@ from wove.errors import (
     did_you_mean,
 )
 
-# A value for each kind of constructor parameter, by the beginning of its annotation.
-SAMPLES: dict[str, object] = {
-    "str": "a text",
-    "int": 7,
-    "float": 1.5,
-    "collections.abc.Iterable": ("a", "b"),
-    "collections.abc.Sequence": ("a", "b"),
-    "collections.abc.Mapping": {"kind": "KeyError", "message": "'x'", "nested": {"list": [1]}},
-}
-
 
 def every_class(cls: type[WoveError] = WoveError) -> Iterator[type[WoveError]]:
     if cls.__module__ == errors.__name__:
@@ -47,39 +36,9 @@ def every_class(cls: type[WoveError] = WoveError) -> Iterator[type[WoveError]]:
 CLASSES = list(dict.fromkeys(every_class()))
 
 
-def sample(cls: type[WoveError]) -> WoveError:
-    """Make an instance with a value for every parameter of its constructor."""
-    if not inspect.isfunction(cls.__init__):
-        return cls("a message", 2)
-    arguments: list[object] = []
-    keywords: dict[str, object] = {}
-    for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]:
-        annotation = inspect.formatannotation(parameter.annotation)
-        value = next((value for kind, value in SAMPLES.items() if annotation.startswith(kind)), None)
-        assert value is not None, f"{cls.__name__}({parameter}): add a sample for {annotation}"
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            keywords[parameter.name] = value
-        else:
-            arguments.append(value)
-    return cls(*arguments, **keywords)
-
-
-def copies(error: WoveError) -> Iterator[WoveError]:
-    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
-        yield pickle.loads(pickle.dumps(error, protocol))
-    yield copy.copy(error)
-    yield copy.deepcopy(error)
-
-
 @pytest.mark.parametrize("cls", CLASSES)
 def test_an_exception_survives_pickling_with_all_that_it_knows(cls: type[WoveError]) -> None:
-    error = sample(cls)
-    error.add_note("task 'report', item 3")
-    for found in copies(error):
-        assert type(found) is cls
-        assert (str(found), found.args) == (str(error), error.args)
-        assert vars(found) == vars(error)
-        assert found.__notes__ == ["task 'report', item 3"]
+    assert_survives(cls)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -87,7 +46,7 @@ def test_an_exception_says_what_its_attributes_are(cls: type[WoveError]) -> None
     documentation = inspect.getdoc(cls) or ""
     known = [name for base in cls.__mro__ for name in (inspect.getdoc(base) or "").split() if base is not object]
     assert documentation
-    assert [name for name in vars(sample(cls)) if f"{name}:" not in known] == []
+    assert [name for name in vars(example(cls)) if f"{name}:" not in known] == []
 
 
 def test_the_tree_in_the_module_s_docstring_is_complete() -> None:

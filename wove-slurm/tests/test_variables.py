@@ -1,7 +1,12 @@
 """Which environment variables reach sbatch, and so a job."""
 
+import time
+from pathlib import Path
+
 import pytest
 
+from wove.errors import ConfigurationError
+from wove_slurm import SlurmAdapter
 from wove_slurm.variables import Variables, check_export, client_variables
 
 
@@ -58,3 +63,34 @@ def test_what_proves_the_submitter_to_slurm_is_forgotten_in_the_job(monkeypatch:
     assert Variables().to_forget() == []
     monkeypatch.setenv("SLURM_JWT", "secret")
     assert Variables().to_forget() == ["SLURM_JWT"]
+
+
+@pytest.mark.parametrize("export", [None, {"SLURM_CONF": "/nowhere/of-export/slurm.conf"}])
+async def test_a_slurm_conf_that_is_not_there_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: dict[str, str] | None
+) -> None:
+    # Programs like Slurm's own, which wait a minute for the file.
+    for name in ("scontrol", "sbatch"):
+        program = tmp_path / name
+        program.write_text("#!/bin/sh\nexec sleep 60\n")
+        program.chmod(0o755)
+    there = tmp_path / "slurm.conf"
+    there.touch()
+    monkeypatch.setenv("SLURM_CONF", "/nowhere/slurm.conf" if export is None else str(there))
+    config = {"sbatch": str(tmp_path / "sbatch"), "export": export}
+    adapter = SlurmAdapter(name="cluster", config=config, callback_url="http://127.0.0.1:9/events", run_config={})
+    before = time.monotonic()
+    with pytest.raises(ConfigurationError) as raised:
+        await adapter.start()
+    assert time.monotonic() - before < 20.0
+    path = "/nowhere/slurm.conf" if export is None else export["SLURM_CONF"]
+    assert f"executor_config of 'cluster': SLURM_CONF is {path!r}" in str(raised.value)
+    assert "Set it to the path of the cluster's slurm.conf" in str(raised.value)
+
+
+def test_a_slurm_conf_that_is_there_or_not_set_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slurm.conf").touch()
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    Variables().check_conf(where="here")
+    monkeypatch.delenv("SLURM_CONF")
+    Variables(whole="ALL").check_conf(where="here")

@@ -12,6 +12,7 @@ from temporal_backend import TemporalServer, open_jobs
 from temporalio.client import ActivityExecutionDescription, Client
 from temporalio.common import Priority, RetryPolicy
 
+from tests.support.relay import Relay
 from tests.support.servers import HOST
 from wove.errors import ConfigurationError, DeliveryError
 from wove.testing.servers import free_port
@@ -194,6 +195,26 @@ async def test_a_server_that_is_not_there_is_named_without_credentials(temporal_
             pass
     assert address in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("config", [{}, {"workflow": "wove.run"}])
+async def test_a_server_that_goes_away_in_mid_weave_is_named_with_what_was_seen_and_what_to_do(
+    temporal_server: TemporalServer, config: dict[str, Any]
+) -> None:
+    with Relay(temporal_server.port) as relay:
+        address = f"{HOST}:{relay.port}"
+        async with started(temporal_server, target_host=address, **config) as adapter:
+            submitted = await adapter.submit(*submission("away-1"))
+            relay.shut()
+            for asking in (adapter.submit(*submission("away-2")), adapter.cancel("away-1", submitted, {})):
+                with pytest.raises(ConnectionError) as caught:
+                    await asking
+                message = str(caught.value)
+                assert f"Temporal at {address} cannot be reached (UNAVAILABLE: " in message
+                assert f"temporal operator cluster health --address {address}" in message
+                assert "those with 'retries' are tried again" in message
+            relay.open()
+            await adapter.cancel("away-1", submitted, {})
 
 
 async def test_a_workflow_gets_the_options_of_its_activity(temporal_server: TemporalServer) -> None:

@@ -242,7 +242,9 @@ async def test_an_error_status_says_what_the_service_said(status: grpc.StatusCod
 async def test_a_service_that_is_not_there_is_an_error_soon() -> None:
     async with started(GrpcEnvironmentExecutor(), target="127.0.0.1:9") as executor:
         await executor.send(run_task())
-        assert_transport_error(await final(executor, seconds=10), "cannot be reached")
+        event = await final(executor, seconds=10)
+    assert_transport_error(event, "cannot be reached")
+    assert_transport_error(event, "python -m wove.services grpc --host 127.0.0.1 --port 9")
 
 
 async def test_a_service_that_goes_away_ends_its_runs() -> None:

@@ -368,6 +368,7 @@ async def test_a_service_that_is_not_there_is_an_error_soon() -> None:
         await executor.send(run_task())
         event = await final(executor, seconds=5)
     assert_transport_error(event, "http://127.0.0.1:9/wove/tasks: it cannot be reached")
+    assert_transport_error(event, "python -m wove.services http --host 127.0.0.1 --port 9")
 
 
 async def test_a_service_that_comes_up_in_time_gets_the_task() -> None:

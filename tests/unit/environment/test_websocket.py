@@ -309,7 +309,9 @@ async def test_a_refused_handshake_says_why(status: int, retryable: bool) -> Non
 async def test_a_service_that_is_not_there_is_an_error_soon() -> None:
     async with started(WebSocketEnvironmentExecutor(), url="ws://127.0.0.1:9/") as executor:
         await executor.send(run_task())
-        assert_transport_error(await final(executor, seconds=5), "cannot be reached")
+        event = await final(executor, seconds=5)
+    assert_transport_error(event, "cannot be reached")
+    assert_transport_error(event, "python -m wove.services websocket --host 127.0.0.1 --port 9")
 
 
 async def test_a_service_that_does_not_answer_the_handshake_is_an_error() -> None:

@@ -87,7 +87,7 @@ class KubernetesJobsAdapter(BackendAdapter):
         except Refused as refused:
             raise _not_allowed(refused, where, namespace, self._connection.address) from None
         self._watcher = watcher
-        self._jobs = Jobs(self._connection, self._manifests, namespace=namespace)
+        self._jobs = Jobs(self._connection, self._manifests, namespace=namespace, where=where)
 
     async def submit_many(
         self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]
@@ -95,8 +95,8 @@ class KubernetesJobsAdapter(BackendAdapter):
         """Create Jobs; the name of each follows from the idempotency key, or else from the run's id.
 
         Returns:
-            For each Job its handle, or what refused it: a DeliveryError from the cluster, a ConnectionError where the
-            API server did not answer.
+            For each Job its handle, or what refused it: a DeliveryError from the cluster, a ConfigurationError for a
+            field that it does not know, a ConnectionError where the API server did not answer.
         """
         results = await asyncio.gather(*(self._create(*each) for each in submissions), return_exceptions=True)
         for result in results:

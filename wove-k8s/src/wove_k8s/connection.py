@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from aiohttp import ClientConnectorCertificateError, ClientConnectorError, ClientError, ClientTimeout
 
 from wove.backend.threads import in_daemon_thread
+from wove.errors import WoveError
 
 _ANSWER_SECONDS = 20.0
 _CONNECT_SECONDS = 4.0
@@ -18,7 +19,7 @@ _SILENCE_SECONDS = 150.0
 _ROUNDS = 5
 
 
-class Refused(Exception):
+class Refused(WoveError):
     """The API server refuses a request.
 
     Attributes:
@@ -34,7 +35,7 @@ class Refused(Exception):
         self.retry_after = retry_after
 
 
-class Unreachable(ConnectionError):
+class Unreachable(WoveError, ConnectionError):
     """The API server does not answer.
 
     Attributes:

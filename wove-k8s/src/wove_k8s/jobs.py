@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from wove.errors import DeliveryError
+from wove.errors import ConfigurationError, DeliveryError
 from wove_k8s.connection import Connection, Refused, Unreachable
 from wove_k8s.manifests import RUN_ANNOTATION, Manifest, Manifests
 from wove_k8s.watching import BUSY
@@ -19,7 +20,11 @@ _UNREACHABLE_SECONDS = 4.0
 _BUSY_SECONDS = 30.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _SWEEP_PAUSE, _LONGEST_SWEEP_PAUSE = 0.5, 10.0
-_CONFLICT, _NOT_FOUND = 409, 404
+_BAD_REQUEST, _NOT_FOUND, _CONFLICT = 400, 404, 409
+# A field that it does not know is an error then, and not left out: since Kubernetes 1.25.
+# https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation
+_STRICT = {"fieldValidation": "Strict"}
+_UNKNOWN_FIELD = re.compile(r'unknown field "([^"]+)"')
 
 logger = logging.getLogger("wove")
 
@@ -49,11 +54,13 @@ class Jobs:
         connection: to the API server.
         manifests: what Jobs are like.
         namespace: where they are.
+        where: how messages about the configuration begin.
     """
 
-    def __init__(self, connection: Connection, manifests: Manifests, *, namespace: str) -> None:
+    def __init__(self, connection: Connection, manifests: Manifests, *, namespace: str, where: str) -> None:
         self._connection = connection
         self._manifests = manifests
+        self._where = where
         self._jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
         self._secrets = f"/api/v1/namespaces/{namespace}/secrets"
         self._limit = asyncio.Semaphore(_AT_ONCE)
@@ -65,6 +72,7 @@ class Jobs:
         """Create a Job and the Secret that it waits for.
 
         Raises:
+            ConfigurationError: the Job has a field that Kubernetes does not know.
             DeliveryError: the cluster refuses it; or a Job with the same idempotency key is there for another run.
             ConnectionError: there was no answer for seconds. Should the Job exist, it is removed later.
         """
@@ -83,7 +91,7 @@ class Jobs:
                 self._doubt(name, None)
                 raise
             except Refused as refused:
-                raise _refusal(refused, name) from None
+                raise self._refusal(refused, name) from None
         return submitted
 
     async def delete(self, submitted: Submitted) -> None:
@@ -112,7 +120,7 @@ class Jobs:
 
     async def _create_job(self, manifest: Manifest, name: str, run_id: str) -> dict[str, Any]:
         async def create() -> dict[str, Any]:
-            return await self._connection.call("POST", self._jobs, body=manifest)
+            return await self._connection.call("POST", self._jobs, query=_STRICT, body=manifest)
 
         async def look() -> dict[str, Any] | None:
             found = await self._find(name)
@@ -180,6 +188,15 @@ class Jobs:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
+    def _refusal(self, refused: Refused, name: str) -> ConfigurationError | DeliveryError:
+        unknown = _UNKNOWN_FIELD.findall(str(refused)) if refused.status == _BAD_REQUEST else []
+        if unknown:
+            return ConfigurationError(
+                f"{self._where}: Kubernetes knows no such field in a Job: {', '.join(unknown)}. Correct its name where "
+                "it stands: in pod_template, in another key that describes the pod, or in what job_factory returns."
+            )
+        return DeliveryError(f"Kubernetes refuses Job {name} ({refused.status} {refused.reason}): {refused}")
+
     # --- deleting ---
 
     async def _delete(self, name: str, uid: str | None) -> None:
@@ -225,7 +242,3 @@ def _run_of(job: Mapping[str, Any]) -> str:
 def _is_over(job: Mapping[str, Any]) -> bool:
     conditions = (job.get("status") or {}).get("conditions") or ()
     return any(each["type"] in ("Complete", "Failed") and each.get("status") == "True" for each in conditions)
-
-
-def _refusal(refused: Refused, name: str) -> DeliveryError:
-    return DeliveryError(f"Kubernetes refuses Job {name} ({refused.status} {refused.reason}): {refused}")

@@ -55,16 +55,19 @@ class SlurmAdapter(BackendAdapter):
         """Check the configuration, and ask the controller about the cluster.
 
         Raises:
-            ConfigurationError: a key is wrong, or Slurm's programs are not there; says what to give instead.
+            ConfigurationError: a key is wrong, SLURM_CONF leads to no file, or Slurm's programs are not there; says
+                what to give instead.
             ConnectionError: the controller does not answer.
         """
         settings = self._settings = read_settings(self.config, name=self.name)
+        where = f"executor_config of {self.name!r}"
         missing = settings.variables.missing()
         if missing:
             raise ConfigurationError(
-                f"executor_config of {self.name!r}: export names {', '.join(missing)}, not set in this process. Set "
+                f"{where}: export names {', '.join(missing)}, not set in this process. Set "
                 f"it, or give a value: 'export': {{{missing[0]!r}: '...'}}."
             )
+        await in_daemon_thread(lambda: settings.variables.check_conf(where=where))
         self._commands = Commands(settings)
         self._logs = Logs(settings.output)
         self._jobs = Jobs(settings, self._commands, self._logs)

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from wove.errors import ConfigurationError
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WHOLE = ("ALL", "NONE", "NIL")
 # What a job needs to find programs and to read texts. None of it is a secret.
@@ -35,6 +37,28 @@ class Variables:
     def missing(self) -> list[str]:
         """Return the names that have no value here."""
         return [name for name in self.passed if name not in os.environ]
+
+    def check_conf(self, *, where: str) -> None:
+        """Make sure that there is a file where ``SLURM_CONF`` points, if it is set. Slurm's programs would wait a
+        minute for it to appear.
+
+        Args:
+            where: how messages begin.
+
+        Raises:
+            ConfigurationError: there is none, or it cannot be seen; names the path.
+        """
+        for found in (client_variables(), self.of_sbatch()):
+            path = found.get("SLURM_CONF")
+            if path is None:
+                continue
+            try:
+                os.stat(path)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"{where}: SLURM_CONF is {path!r}: {error.strerror or error}. Set it to the path of the cluster's "
+                    "slurm.conf, or unset it where Slurm finds its configuration without."
+                ) from None
 
     @property
     def option(self) -> str:

@@ -164,7 +164,12 @@ def _imported(path: str, *, where: str) -> Any:
 
 def _translated(error: RPCError, address: str) -> Exception:
     if error.status in _UNREACHABLE:
-        return ConnectionError(f"Temporal at {address} cannot be reached ({error.status.name}).")
+        seen = f"{error.status.name}: {error.message}" if error.message else error.status.name
+        return ConnectionError(
+            f"Temporal at {address} cannot be reached ({seen}). See to it that the server runs and that this host "
+            f"reaches it: temporal operator cluster health --address {address}. Until then new tasks fail; those with "
+            "'retries' are tried again."
+        )
     if error.status in _UNAUTHORIZED:
         return ConnectionError(
             f"Temporal at {address} does not let this process in ({error.status.name}): "

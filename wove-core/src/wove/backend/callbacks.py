@@ -18,6 +18,7 @@ from wove.backend.frames import check_event_type, deserialize_event
 from wove.backend.inbox import Inbox
 from wove.backend.runs import Arrival, RunState, closed, step, with_cancel
 from wove.backend.signing import derive_key
+from wove.errors import WoveError
 
 # Asked of the workers of runs that nobody has announced, seconds.
 DEFAULT_LEASE = 30.0
@@ -27,7 +28,7 @@ _UNANNOUNCED_REMEMBERED = 10_000
 _GONE_REMEMBERED = 1024
 
 
-class Refusal(Exception):
+class Refusal(WoveError):
     """An event is not accepted. The message is for the worker's log and holds no secret.
 
     Attributes:

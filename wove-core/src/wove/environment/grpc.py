@@ -156,6 +156,7 @@ def _settings(environment: str, config: Mapping[str, Any]) -> NetworkSettings:
     reader = ConfigReader(environment, config, _SETTINGS)
     target, demands_tls = _target(reader)
     method = reader.get("method", DEFAULT_METHOD, _is_method, "text of the form '/package.Service/Method'")
+    port = target.rpartition(":")[2]
     local = _is_local(target)
     insecure = reader.flag("insecure", False)
     certificates = reader.certificates()
@@ -163,7 +164,7 @@ def _settings(environment: str, config: Mapping[str, Any]) -> NetworkSettings:
         transport="grpc",
         address=target,
         host=target,
-        port=0,
+        port=int(port) if port.isdecimal() else 0,
         target=method,
         tls=reader.flag("secure", demands_tls or certificates is not None or not (local or insecure)),
         security=reader.security(),
@@ -173,8 +174,9 @@ def _settings(environment: str, config: Mapping[str, Any]) -> NetworkSettings:
         open_timeout=None,
         root_certificates=certificates,
         max_response_bytes=reader.size(),
+        local=local,
     )
-    reader.check_safety(settings, local=local, insecure=insecure)
+    reader.check_safety(settings, insecure=insecure)
     return settings
 
 
@@ -244,7 +246,7 @@ def _failure(error: "grpc.aio.AioRpcError", *, ready: bool) -> TransportFailure:
     status = error.code().name
     details = (error.details() or "").strip().rstrip(".")[:300]
     if not ready:
-        return TransportFailure(f"it cannot be reached ({details})", stage="unreached")
+        return TransportFailure(f"it cannot be reached ({details})", stage="unreached", absent=True)
     if status in ("UNAVAILABLE", "CANCELLED"):
         return TransportFailure(f"the connection broke ({status}: {details})", stage="broken")
     return TransportFailure(f"{status}: {details}", kind=f"GRPCStatus{status}", retryable=status not in _USELESS)

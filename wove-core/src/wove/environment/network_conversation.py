@@ -9,6 +9,7 @@ from typing import Any
 
 from wove.backend.frames import check_frame, deserialize_event
 from wove.backend.types import FINAL_EVENTS
+from wove.environment.absence import advice_for_absence
 from wove.environment.network_link import Command, Link, TransportFailure
 from wove.environment.network_settings import MIB
 from wove.environment.silence import Silence
@@ -179,7 +180,9 @@ class Conversation:
         if self.done:
             return
         self.done = True
-        message = f"Environment {self._environment!r}: {self._link.settings.address}: {failure}."
+        settings = self._link.settings
+        advice = f" {advice_for_absence(settings)}" if failure.absent else ""
+        message = f"Environment {self._environment!r}: {settings.address}: {failure}.{advice}"
         error = {
             "kind": failure.kind,
             "message": message,

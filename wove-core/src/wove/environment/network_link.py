@@ -24,15 +24,23 @@ class TransportFailure(Exception):
         stage: ``unreached``: the service has not seen the command; ``broken``: it may have; ``final``: there is no use
             in asking again.
         retryable: whether another attempt at the task may succeed.
+        absent: whether nobody has answered at all.
     """
 
     def __init__(
-        self, message: str, *, kind: str = "ConnectionError", stage: Stage = "final", retryable: bool = True
+        self,
+        message: str,
+        *,
+        kind: str = "ConnectionError",
+        stage: Stage = "final",
+        retryable: bool = True,
+        absent: bool = False,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.stage: Stage = stage
         self.retryable = retryable
+        self.absent = absent
 
 
 @dataclass(frozen=True, slots=True)

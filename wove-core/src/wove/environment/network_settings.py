@@ -36,6 +36,7 @@ class NetworkSettings:
     Attributes:
         address: the service's address for messages, without query and credentials.
         host: to connect to; for gRPC the whole target.
+        port: to connect to; for gRPC only told to users, and 0 where the target names none.
         target: what a signature covers: the path with its query, or the gRPC method.
         headers: extra headers or metadata.
         timeout: seconds that the answer to one command may take in all; None for no limit.
@@ -43,6 +44,7 @@ class NetworkSettings:
         open_timeout: seconds that opening a connection may take.
         root_certificates: PEM bytes that TLS trusts instead of the system's.
         max_response_bytes: the largest message that is accepted.
+        local: whether the service is on this machine.
     """
 
     transport: Transport
@@ -58,6 +60,7 @@ class NetworkSettings:
     open_timeout: float | None
     root_certificates: bytes | None
     max_response_bytes: int
+    local: bool
 
     def tls_context(self) -> ssl.SSLContext | None:
         """Return what verifies the service's certificate, or None for a plain connection."""
@@ -172,11 +175,11 @@ class ConfigReader:
             raise self.refuse("url must hold no user or password. Use 'security' or 'headers'.")
         return url
 
-    def check_safety(self, settings: NetworkSettings, *, local: bool, insecure: bool) -> None:
+    def check_safety(self, settings: NetworkSettings, *, insecure: bool) -> None:
         """Refuse a service on another machine without TLS or authentication, unless ``insecure`` is set."""
         if settings.security.type == "bearer" and "authorization" in {name.lower() for name, _ in settings.headers}:
             raise self.refuse("'security' of type 'bearer' and an 'Authorization' header exclude each other.")
-        if local or insecure:
+        if settings.local or insecure:
             return
         for given, missing in ((settings.tls, "TLS"), (settings.security.enabled, "a 'security' setting")):
             if not given:
@@ -222,8 +225,9 @@ def url_settings(
         open_timeout=reader.seconds("open_timeout", OPEN_TIMEOUT),
         root_certificates=reader.certificates(),
         max_response_bytes=reader.size(),
+        local=is_local(host),
     )
-    reader.check_safety(settings, local=is_local(host), insecure=reader.flag("insecure", False))
+    reader.check_safety(settings, insecure=reader.flag("insecure", False))
     return settings
 
 

@@ -32,7 +32,7 @@ def unreachable(error: OSError) -> TransportFailure:
         return TransportFailure(f"no TLS connection ({error.reason or error})", kind="SSLError", stage="unreached")
     kind = type(error).__name__ if isinstance(error, ConnectionError | TimeoutError) else "ConnectionError"
     reason = error.strerror or str(error) or "no connection in time"
-    return TransportFailure(f"it cannot be reached ({reason})", kind=kind, stage="unreached")
+    return TransportFailure(f"it cannot be reached ({reason})", kind=kind, stage="unreached", absent=True)
 
 
 def broken(error: OSError) -> TransportFailure:

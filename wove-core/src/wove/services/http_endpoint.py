@@ -8,6 +8,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from wove.backend.bodies import DEFAULT_LIMITS, Body, BodyTooLarge, BodyTooSlow, ClientGone, receive_body
 from wove.backend.frames import json_to_bytes
+from wove.errors import WoveError
 from wove.security import NetworkExecutorSecurity
 from wove.services.answer import NO_NEWS, Answer, joined
 from wove.services.service import BadCommand, Busy, WorkerService
@@ -20,7 +21,7 @@ _PATIENCE = 1.0
 logger = logging.getLogger("wove.services")
 
 
-class _Refused(Exception):
+class _Refused(WoveError):
     """A request that is answered with an error status. The text is meant for the client."""
 
     def __init__(self, status: int, reason: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:

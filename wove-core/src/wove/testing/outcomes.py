@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypedDict, TypeVar
 
 import pytest
 
+from wove.errors import WoveError
 from wove.integrations.base import CAPABILITIES
 from wove.testing.deployment import HOOKS, Deployment
 
@@ -55,7 +56,7 @@ class Suite(Protocol):
     limitations: Mapping[str, str]
 
 
-class Missing(Exception):
+class Missing(WoveError):
     """A scenario does not apply: the subject lacks a capability or the deployment a hook."""
 
     def __init__(self, capability: str, sentence: str) -> None:
