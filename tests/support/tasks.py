@@ -19,3 +19,7 @@ def task_named(name: str, parameters: str, work: Callable[[], Any], *, asynchron
 def sleeping(seconds: float) -> Callable[[], Coroutine[Any, Any, None]]:
     """Make a function whose coroutine sleeps."""
     return lambda: asyncio.sleep(seconds)
+
+
+def double(number: int) -> int:
+    return number * 2
