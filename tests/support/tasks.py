@@ -21,5 +21,19 @@ def sleeping(seconds: float) -> Callable[[], Coroutine[Any, Any, None]]:
     return lambda: asyncio.sleep(seconds)
 
 
+def seven() -> int:
+    return 7
+
+
+async def eight() -> int:
+    await asyncio.sleep(0)
+    return 8
+
+
 def double(number: int) -> int:
+    return number * 2
+
+
+async def double_async(number: int) -> int:
+    await asyncio.sleep(0)
     return number * 2
