@@ -22,7 +22,7 @@ import cloudpickle
 
 import wove_batch  # noqa: F401 - without it there is nothing to measure
 
-SERVER = batch.HERE.parent / "tests" / "beds" / "batch_server.py"
+ROOT = batch.HERE.parent
 REGION = "eu-central-1"
 QUEUE, DEFINITION, BUCKET = "wove-queue", "wove-worker", "wove-payloads"
 POLL_SECONDS = 0.01
@@ -40,8 +40,8 @@ with open(f"{folder}/{index}.out", "wb") as file:
 @contextmanager
 def server(port: int, folder: str) -> Iterator[None]:
     places = ["--places", str(os.cpu_count() or 2)]
-    command = [sys.executable, str(SERVER), str(port), "--folder", folder, *places]
-    process = subprocess.Popen([*command, f"--env=WOVE_SPOOL_DIR={folder}/spool"], stdout=subprocess.PIPE)
+    command = [sys.executable, "-m", "tests.beds.batch_server", str(port), "--folder", folder, *places]
+    process = subprocess.Popen([*command, f"--env=WOVE_SPOOL_DIR={folder}/spool"], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"

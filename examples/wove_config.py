@@ -47,7 +47,7 @@ WOVE_CONFIG = {
             "executor_config": {"address": os.environ.get("WOVE_RAY_ADDRESS", "auto")},
             "delivery_timeout": 120.0,
         },
-        # AWS Batch; start what stands in for it with:  python tests/beds/batch_server.py
+        # AWS Batch; start what stands in for it with:  python -m tests.beds.batch_server
         "aws_batch": {
             "executor": "aws_batch",
             "executor_config": {

@@ -1,6 +1,6 @@
 """AWS Batch, S3 and CloudWatch Logs for tests: a moto server that runs each job's command as a local process.
 
-``python tests/beds/batch_server.py [PORT]`` listens on 127.0.0.1, makes the queue `QUEUE`, the job definition
+``python -m tests.beds.batch_server [PORT]`` listens on 127.0.0.1, makes the queue `QUEUE`, the job definition
 `DEFINITION` and the bucket `BUCKET`, and prints "ready". Any credentials will do. SIGTERM ends every process that it
 started; SIGUSR1 makes the host of the running jobs go away, SIGUSR2 warns their processes with SIGTERM. Needs
 ``moto[server,batch,s3]``, no Docker.
@@ -19,30 +19,18 @@ out. ``lose-list-*`` drops that of one ListJobs.
 """
 
 import argparse
-import json
 import logging
-import os
-import re
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import boto3
-from flask import request as http_request
-from moto.batch import models, responses
-from moto.batch.exceptions import ClientException
-from moto.batch.utils import JobStatus
-from moto.core.exceptions import JsonRESTError
 from moto.server import ThreadedMotoServer
+
+from tests.beds.batch_job import Bed
+from tests.beds.batch_requests import install
 
 HOST = "127.0.0.1"
 REGION = "eu-central-1"
@@ -52,354 +40,6 @@ ROLE = {"AWS_ACCESS_KEY_ID": "of-the-role", "AWS_SECRET_ACCESS_KEY": "of-the-rol
 QUEUE, DEFINITION, BUCKET = "wove-queue", "wove-worker", "wove-payloads"
 # A compute environment that is DISABLED starts no job, and its queue goes on taking them.
 ENVIRONMENT = "wove-hosts"
-
-# AWS Batch API reference, SubmitJob and DescribeJobs; "Service quotas" of the user guide.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}\Z")
-REQUEST_BYTES = 30 * 1024
-OVERRIDES_CHARACTERS = 8192
-DESCRIBED_AT_ONCE = 100
-
-# The words are AWS's, from the user guide's "Troubleshooting AWS Batch" and what others have quoted.
-LONG_OVERRIDES = "Container Overrides length must be at most 8192"
-EXITED = "Essential container in task exited"
-TOO_LONG = "Job attempt duration exceeded timeout"
-OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
-HOST_GONE = "Host EC2 (instance i-0123456789abcdef0) terminated."
-NOT_PULLED = "CannotPullContainerError: Error response from daemon: pull access denied for {image}"
-NO_CAPACITY = (
-    "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - The job resource requirement (vCPU/memory/GPU) is higher than that "
-    "can be met by the CE(s) attached to the job queue."
-)
-
-LOOK_SECONDS = float(os.environ.get("BATCH_TEST_LOOK_SECONDS", "0.5"))
-# AWS: 30 seconds.
-STOP_SECONDS = float(os.environ.get("BATCH_TEST_STOP_SECONDS", "2"))
-
-
-class Bed:
-    """What the jobs of this process share.
-
-    Attributes:
-        folder: for logs and faults.
-        places: how many processes run at a time.
-    """
-
-    def __init__(self, folder: Path, places: int) -> None:
-        self.folder = folder
-        self._places = places
-        self._changed = threading.Condition()
-        self._processes: dict[LocalJob, subprocess.Popen[bytes]] = {}
-        (folder / "faults").mkdir(parents=True, exist_ok=True)
-
-    @contextmanager
-    def place(self, may_wait: Callable[[], bool], may_start: Callable[[], bool]) -> Iterator[bool]:
-        """Wait for a place as long as one may; tell whether there is one."""
-        with self._changed:
-            while (got := may_wait()) and not (self._places > 0 and may_start()):
-                self._changed.wait(0.05)
-            self._places -= got
-        try:
-            yield got
-        finally:
-            with self._changed:
-                self._places += got
-                self._changed.notify_all()
-
-    def start(self, job: "LocalJob", command: list[str], env: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
-        """Start a job's process, in a session of its own."""
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                command,
-                env={"PATH": path, "HOME": os.environ.get("HOME", "/"), **env},
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._processes[job] = process
-        return process
-
-    def ended(self, job: "LocalJob") -> None:
-        """Forget a process, and end what it started."""
-        signal_group(self._processes.pop(job), signal.SIGKILL)
-
-    def lose_host(self) -> None:
-        """Let the host of all jobs that run go away."""
-        for job, process in list(self._processes.items()):
-            job.host_gone = True
-            signal_group(process, signal.SIGKILL)
-
-    def signal_all(self, number: int) -> None:
-        """Send a signal to all processes."""
-        for process in list(self._processes.values()):
-            signal_group(process, number)
-
-    def takes_fault(self, kind: str) -> bool:
-        """Tell whether this request suffers a fault of that kind, and use the fault up."""
-        for file in sorted((self.folder / "faults").glob(f"{kind}-*")):
-            try:
-                file.unlink()
-            except FileNotFoundError:
-                continue  # Another request was faster.
-            return True
-        return False
-
-
-def signal_group(process: "subprocess.Popen[bytes]", number: int) -> None:
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass
-
-
-def resident_bytes(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-_bed: Bed
-# What moto does not pass on from a request to the job that it makes.
-_request = threading.local()
-
-
-class LocalJob(models.Job):  # type: ignore[misc]
-    """One job or child of an array, with its own thread."""
-
-    __module__ = models.__name__  # moto files its models by the module that defines them.
-
-    # moto would compute it.
-    status = JobStatus.SUBMITTED
-    job_stopped_reason: str | None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.overrides = json.loads(json.dumps(self.container_overrides))
-        self.retry = _request.retry or self.job_definition.retry_strategy or {}
-        self.share = _request.share
-        self.host_gone = False
-        self.reason: str | None = None
-
-    # --- what DescribeJobs says ---
-
-    def describe_short(self) -> dict[str, Any]:
-        self._settle()
-        # For an array that has ended moto puts a plain text there.
-        return {**super().describe_short(), "status": JobStatus(self.status).value}
-
-    def describe(self) -> dict[str, Any]:
-        found = super().describe()
-        container = found["container"]
-        container["resourceRequirements"] = self._requirements()
-        if self.exit_code is not None:
-            container["exitCode"] = self.exit_code
-        if self.reason is not None:
-            container["reason"] = self.reason
-        stopped = {"isTerminated": self.stop, "isCancelled": False} if self.job_stopped else {}
-        share = {"shareIdentifier": self.share} if self.share else {}
-        return {**found, **stopped, **share, "retryStrategy": self.retry}
-
-    def _requirements(self) -> list[dict[str, str]]:
-        properties = self.job_definition.container_properties
-        found = {each["type"]: each["value"] for each in properties.get("resourceRequirements", [])}
-        found |= {each["type"]: each["value"] for each in self.overrides.get("resourceRequirements", [])}
-        return [{"type": kind, "value": value} for kind, value in found.items()]
-
-    def _settle(self) -> None:
-        """End an array with its last child."""
-        children = self._child_jobs or []
-        if not children or self.job_stopped:
-            return
-        self.status = JobStatus.PENDING
-        if all(child.job_stopped for child in children):
-            failed = any(child.status == JobStatus.FAILED for child in children)
-            self._end("Array Child Job failed" if failed else None, success=not failed)
-
-    def _get_container_property(self, p: str, default: Any) -> Any:
-        if p != "environment":
-            return super()._get_container_property(p, default)
-        given = [*(self.job_definition.container_properties.get(p) or []), *(self.overrides.get(p) or [])]
-        pairs = {each["name"]: each["value"] for each in given}
-        pairs |= {"AWS_BATCH_JOB_ID": self.job_id, "AWS_BATCH_JQ_NAME": self.job_queue.name}
-        pairs["AWS_BATCH_JOB_ATTEMPT"] = str(max(len(self.attempts), 1))
-        if "index" in (self.array_properties or {}):
-            pairs["AWS_BATCH_JOB_ARRAY_INDEX"] = str(self.array_properties["index"])
-        return [{"name": name, "value": value} for name, value in pairs.items()]
-
-    # --- its life ---
-
-    def terminate(self, reason: str) -> None:
-        for child in self._child_jobs or []:
-            child.terminate(reason)
-        super().terminate(reason)
-
-    def run(self) -> None:
-        try:
-            self._live()
-        except Exception as error:
-            self._end(f"The test bed failed: {error!r}", success=False)
-
-    def _live(self) -> None:
-        if len(json.dumps(self.overrides, separators=(",", ":"), ensure_ascii=False)) > OVERRIDES_CHARACTERS:
-            self._end(LONG_OVERRIDES, success=False)
-            return
-        success, reason = False, None
-        for _ in range(self.retry.get("attempts", 1)):
-            self.status = JobStatus.RUNNABLE
-            with _bed.place(lambda: not self.stop, self._may_start) as place:
-                success, reason = self._attempt() if place else (False, None)
-            if success or self.stop or reason == TOO_LONG:
-                break
-        self._end(reason, success=success)
-
-    def _may_start(self) -> bool:
-        if self._asks_too_much():
-            # Shown in DescribeJobs while the job waits.
-            self.job_stopped_reason = NO_CAPACITY
-            return False
-        return any(environment.state == "ENABLED" for environment in self.job_queue.environments)
-
-    def _asks_too_much(self) -> bool:
-        return any(each["type"] == "GPU" for each in self._requirements())
-
-    def _attempt(self) -> tuple[bool, str | None]:
-        self.status = JobStatus.STARTING
-        self.job_started_at = datetime.now()  # noqa: DTZ005 - as moto does
-        self._start_attempt()
-        image = self.job_definition.container_properties["image"]
-        if image.startswith("missing/"):
-            time.sleep(0.05)
-            self.reason = NOT_PULLED.format(image=image)
-            return False, "Task failed to start"
-        log = _bed.folder / f"{self.job_id.replace(':', '-')}.log"
-        env = {each["name"]: each["value"] for each in self._get_container_property("environment", [])}
-        self.status = JobStatus.RUNNING
-        process = _bed.start(self, self._get_container_property("command", []), env, log)
-        try:
-            why = self._watch(process)
-            code = process.wait()
-        finally:
-            _bed.ended(self)
-        self._keep_log(log)
-        if self.host_gone:
-            return False, HOST_GONE
-        self.exit_code = code if code >= 0 else 128 - code
-        if why == OUT_OF_MEMORY:
-            self.reason, why = OUT_OF_MEMORY, EXITED
-        return code == 0 and not self.stop and why is None, why or EXITED
-
-    def _watch(self, process: "subprocess.Popen[bytes]") -> str | None:
-        """Return when the process has ended, or was ended for a reason."""
-        limit = self._get_attempt_duration()
-        memory = next((int(each["value"]) for each in self._requirements() if each["type"] == "MEMORY"), None)
-        started = time.monotonic()
-        why: str | None = None
-        while process.poll() is None:
-            if self.stop or (limit and time.monotonic() - started > limit):
-                why = None if self.stop else TOO_LONG
-                signal_group(process, signal.SIGTERM)
-                try:
-                    process.wait(STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    signal_group(process, signal.SIGKILL)
-            elif memory and resident_bytes(process.pid) > memory * 2**20:
-                why = OUT_OF_MEMORY
-                signal_group(process, signal.SIGKILL)
-                process.wait()
-            else:
-                time.sleep(LOOK_SECONDS)
-        return why
-
-    def _keep_log(self, log: Path) -> None:
-        self.log_stream_name = self._stream_name
-        self._log_backend.ensure_log_group(self._log_group)
-        self._log_backend.ensure_log_stream(self._log_group, self.log_stream_name)
-        now = int(datetime.now(UTC).timestamp() * 1000)
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        events = [{"timestamp": now, "message": line} for line in lines]
-        self._log_backend.put_log_events(self._log_group, self.log_stream_name, events)
-
-    def _end(self, reason: str | None, *, success: bool) -> None:
-        if not self.stop:
-            self.job_stopped_reason = reason
-        self._mark_stopped(success=success)
-
-
-# --- what is refused ---
-
-_submit, _list = responses.BatchResponse.submitjob, responses.BatchResponse.listjobs
-
-
-class TooManyRequests(JsonRESTError):  # type: ignore[misc]
-    """What AWS answers above 50 submissions per second."""
-
-    code = 429
-
-    def __init__(self) -> None:
-        super().__init__("TooManyRequestsException", "Too Many Requests")
-
-
-def submit(request: Any) -> str:
-    size = len(request.body if isinstance(request.body, bytes) else str(request.body).encode())
-    if size > REQUEST_BYTES:
-        raise ClientException("Job size must be less than 30 KiB")
-    if not NAME.match(request._get_param("jobName") or ""):
-        raise ClientException("Job name should match valid pattern")
-    if _bed.takes_fault("throttle"):
-        raise TooManyRequests
-    if _bed.takes_fault("lose-request"):
-        drop_connection()
-    _request.retry, _request.share = request._get_param("retryStrategy"), request._get_param("shareIdentifier")
-    answer: str = _submit(request)
-    if _bed.takes_fault("lose-answer"):
-        drop_connection()
-    return answer
-
-
-def drop_connection() -> None:
-    """Break the connection of the request that this thread answers."""
-    http_request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-    raise ClientException("Nobody sees this.")
-
-
-def describe(request: Any) -> str:
-    ids = request._get_param("jobs") or []
-    if len(ids) > DESCRIBED_AT_ONCE:
-        raise ClientException(f"The number of jobs requested exceeds the limit of {DESCRIBED_AT_ONCE}.")
-    known = request.batch_backend._jobs
-    return json.dumps({"jobs": [known[each].describe() for each in ids if each in known]})
-
-
-def list_newest_first(request: Any) -> str:
-    if _bed.takes_fault("lose-list"):
-        drop_connection()
-    found = json.loads(_list(request))
-    found["jobSummaryList"].sort(key=lambda job: -job["createdAt"])
-    return json.dumps(found)
-
-
-def definitions(backend: Any, identifier: str) -> list[Any]:
-    """moto finds ARNs and names, but no ``name:revision``, in DescribeJobDefinitions."""
-    if ":" in identifier:
-        found = backend.get_job_definition(identifier)
-        return [] if found is None else [found]
-    return [each for each in backend._job_definitions.values() if each.name == identifier]
-
-
-def install(folder: Path, places: int) -> None:
-    """Put what stands above in the places where moto looks it up."""
-    global _bed
-    _bed = Bed(folder, places)
-    models.Job = LocalJob
-    models.JOB_NAME_REGEX = NAME
-    models.BatchBackend.get_job_definitions = definitions
-    # The routes hold the class, so its methods are replaced.
-    responses.BatchResponse.submitjob = submit
-    responses.BatchResponse.describejobs = describe
-    responses.BatchResponse.listjobs = list_newest_first
 
 
 def furnish(port: int, env: dict[str, str]) -> None:
@@ -435,19 +75,20 @@ def main() -> None:
     parser.add_argument("--places", type=int, default=8, help="how many jobs run at a time (default: 8)")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="a variable of every job")
     options = parser.parse_args()
-    install(options.folder or Path(tempfile.mkdtemp(prefix="batch-server-")), options.places)
+    bed = Bed(options.folder or Path(tempfile.mkdtemp(prefix="batch-server-")), options.places)
+    install(bed)
     done = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: done.set())
-    signal.signal(signal.SIGUSR1, lambda *_: _bed.lose_host())
-    signal.signal(signal.SIGUSR2, lambda *_: _bed.signal_all(signal.SIGTERM))
+    signal.signal(signal.SIGUSR1, lambda *_: bed.lose_host())
+    signal.signal(signal.SIGUSR2, lambda *_: bed.signal_all(signal.SIGTERM))
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(HOST, options.port, verbose=False)
     server.start()
     furnish(options.port, dict(pair.split("=", 1) for pair in options.env))
     print("ready", flush=True)
     done.wait()
-    _bed.signal_all(signal.SIGKILL)
+    bed.signal_all(signal.SIGKILL)
     server.stop()
 
 

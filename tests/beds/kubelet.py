@@ -9,14 +9,7 @@ each pod as a process with the pod's environment and volumes, and reports what b
 watches. SIGTERM ends all pods as a node's orderly shutdown does, and then the kubelet. Killed, it leaves its processes
 to whoever killed it; a later one with the same name reports them as lost. Not there: images, init containers, restarts,
 probes and hooks, limits, logs for the API server (they are in FOLDER/logs).
-
-Faults, by annotations of a pod:
-
-    wove-test/fault: image-pull       ErrImagePull, then ImagePullBackOff, until it is deleted
-                     unschedulable    PodScheduled=False, reason Unschedulable; never bound
-                     oom              killed as the kernel does it: exit code 137, reason OOMKilled
-                     evict            killed because the node lacks memory: phase Failed, reason Evicted
-    wove-test/after: "0.5"            seconds that oom and evict let it run
+Pods can ask for faults: `kubelet_faults` has them.
 """
 
 import argparse
@@ -27,32 +20,18 @@ import shutil
 import signal
 import sys
 from collections.abc import Coroutine
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from tests.beds.kubelet_api import Api, ApiError
+from tests.beds.kubelet_api import Api, ApiError, now
 from tests.beds.kubelet_containers import ContainerSetup, Pod, SetupProblem
+from tests.beds.kubelet_faults import fault_of, seconds_to_live
+from tests.beds.kubelet_node import NodeObject
+from tests.beds.kubelet_statuses import Statuses
 
-FAULT, AFTER = "wove-test/fault", "wove-test/after"
-MERGE_PATCH = "application/strategic-merge-patch+json"
-HOST = "127.0.0.1"
-_HEARTBEAT_SECONDS = 1.0
 _RETRY_SECONDS = 0.2
-_TAIL_BYTES = 2048
-
-
-def now() -> str:
-    """Return the time as Kubernetes writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def fault_of(pod: Pod) -> str | None:
-    """Return the fault that a pod asks for."""
-    found: str | None = pod["metadata"].get("annotations", {}).get(FAULT)
-    return found
 
 
 def kill_group(process: asyncio.subprocess.Process, number: int) -> None:
@@ -83,53 +62,13 @@ class Kubelet:
         self._relist_seconds = relist_seconds
         self._places = asyncio.Semaphore(places)
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
+        self._statuses = Statuses(api, self._pods)
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._stopping: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         for name in ("logs", "volumes", "pids"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-
-    # --- the node ---
-
-    async def register(self) -> None:
-        """Create the node, ready."""
-        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self._node}}
-        with contextlib.suppress(ApiError):
-            await self._api.call("POST", "/api/v1/nodes", node)
-        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now()}
-        status = {"conditions": [ready]}
-        await self._api.call("PATCH", f"/api/v1/nodes/{self._node}/status", {"status": status}, kind=MERGE_PATCH)
-
-    async def give_signs_of_life(self) -> None:
-        """Renew the node's lease every second, and the node where the controller has given it up."""
-        leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
-        while True:
-            moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            spec = {"holderIdentity": self._node, "leaseDurationSeconds": 40, "renewTime": moment}
-            lease = {
-                "apiVersion": "coordination.k8s.io/v1",
-                "kind": "Lease",
-                "metadata": {"name": self._node},
-                "spec": spec,
-            }
-            try:
-                await self._api.call("PATCH", f"{leases}/{self._node}", lease, kind=MERGE_PATCH)
-                ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now()}
-                patch = {"status": {"conditions": [ready]}}
-                await self._api.call("PATCH", f"/api/v1/nodes/{self._node}/status", patch, kind=MERGE_PATCH)
-            except ApiError as error:
-                if error.status == 404:
-                    with contextlib.suppress(ApiError, aiohttp.ClientError, OSError):
-                        await self._api.call("POST", leases, lease)
-            except (aiohttp.ClientError, OSError):
-                pass  # The API server is away.
-            await asyncio.sleep(_HEARTBEAT_SECONDS)
-
-    async def unregister(self) -> None:
-        """Delete the node."""
-        with contextlib.suppress(ApiError, aiohttp.ClientError, OSError):
-            await self._api.call("DELETE", f"/api/v1/nodes/{self._node}")
 
     # --- watching ---
 
@@ -170,7 +109,7 @@ class Kubelet:
             if phase == "Pending":
                 self._running[uid] = self._spawn(self._guard(pod))
             elif phase == "Running":
-                self._running[uid] = self._spawn(self._report_lost(pod))
+                self._running[uid] = self._spawn(self._statuses.report_lost(pod))
 
     def _is_ours(self, pod: Pod) -> bool:
         return pod["spec"].get("nodeName") in (None, self._node)
@@ -200,7 +139,7 @@ class Kubelet:
     async def _run(self, pod: Pod) -> None:
         if fault_of(pod) == "unschedulable":
             problem = {"reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient cpu."}
-            await self._report(pod, "Pending", scheduled={"status": "False", **problem})
+            await self._statuses.report(pod, "Pending", scheduled={"status": "False", **problem})
             return
         await self._bind(pod)
         if fault_of(pod) == "image-pull":
@@ -221,7 +160,7 @@ class Kubelet:
                 if str(problem) != told:
                     told = str(problem)
                     waiting = {"reason": "CreateContainerConfigError", "message": told}
-                    await self._report(pod, "Pending", {"waiting": waiting})
+                    await self._statuses.report(pod, "Pending", {"waiting": waiting})
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _bind(self, pod: Pod) -> None:
@@ -242,7 +181,7 @@ class Kubelet:
             ("ErrImagePull", f'failed to pull and unpack image "{image}": not found'),
             ("ImagePullBackOff", f'Back-off pulling image "{image}"'),
         ):
-            await self._report(pod, "Pending", {"waiting": {"reason": reason, "message": text}})
+            await self._statuses.report(pod, "Pending", {"waiting": {"reason": reason, "message": text}})
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _read(self, kind: str, name: str) -> dict[str, Any] | None:
@@ -256,7 +195,8 @@ class Kubelet:
 
     async def _execute(self, pod: Pod, words: list[str], env: dict[str, str]) -> None:
         uid, started = pod["metadata"]["uid"], now()
-        with self._log(pod["metadata"]["name"]).open("wb") as log:
+        path = self._folder / "logs" / f"{pod['metadata']['name']}.log"
+        with path.open("wb") as log:
             try:
                 process = await asyncio.create_subprocess_exec(
                     *words,
@@ -269,13 +209,13 @@ class Kubelet:
                 )
             except (OSError, TypeError) as error:
                 end = {"exitCode": 128, "reason": "StartError", "message": str(error), "finishedAt": now()}
-                await self._report(pod, "Failed", {"terminated": end})
+                await self._statuses.report(pod, "Failed", {"terminated": end})
                 return
         self._processes[uid] = process
         listed = self._folder / "pids" / str(process.pid)
         listed.touch()
         try:
-            await self._report(pod, "Running", {"running": {"startedAt": started}})
+            await self._statuses.report(pod, "Running", {"running": {"startedAt": started}})
             await self._wait(pod, process)
             await self._relist()
         finally:
@@ -284,14 +224,11 @@ class Kubelet:
             listed.unlink(missing_ok=True)
             self._processes.pop(uid, None)
         shutil.rmtree(self._folder / "volumes" / uid, ignore_errors=True)
-        await self._report_end(pod, process.returncode or 0, started)
+        await self._statuses.report_end(pod, process.returncode or 0, started, path)
 
     async def _wait(self, pod: Pod, process: asyncio.subprocess.Process) -> None:
-        limit = None
-        if fault_of(pod) in ("oom", "evict"):
-            limit = float(pod["metadata"]["annotations"].get(AFTER, "0.5"))
         try:
-            await asyncio.wait_for(process.wait(), limit)
+            await asyncio.wait_for(process.wait(), seconds_to_live(pod))
         except TimeoutError:
             kill_group(process, signal.SIGKILL)
             await process.wait()
@@ -335,61 +272,6 @@ class Kubelet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    # --- statuses ---
-
-    def _log(self, pod: str) -> Path:
-        return self._folder / "logs" / f"{pod}.log"
-
-    async def _report_lost(self, pod: Pod) -> None:
-        """Say what a kubelet says that comes back and does not find a container."""
-        text = "The container could not be located when the pod was terminated"
-        end = {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": text, "finishedAt": now()}
-        await self._report(pod, "Failed", {"terminated": end})
-
-    async def _report_end(self, pod: Pod, code: int, started: str) -> None:
-        # A signal becomes an exit code as container runtimes do it.
-        code = code if code >= 0 else 128 - code
-        fault = fault_of(pod) if code == 137 else None
-        reason = "OOMKilled" if fault == "oom" else "Error" if code else "Completed"
-        end: dict[str, Any] = {"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": now()}
-        container = pod["spec"]["containers"][0]
-        if code and container.get("terminationMessagePolicy") == "FallbackToLogsOnError":
-            log = self._log(pod["metadata"]["name"])
-            end["message"] = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
-        about = {}
-        if fault == "evict":
-            about = {"reason": "Evicted", "message": "The node was low on resource: memory."}
-        await self._report(pod, "Failed" if code else "Succeeded", {"terminated": end}, about=about)
-
-    async def _report(
-        self,
-        pod: Pod,
-        phase: str,
-        state: dict[str, Any] | None = None,
-        *,
-        scheduled: dict[str, str] | None = None,
-        about: dict[str, str] | None = None,
-    ) -> None:
-        """Patch the pod's status; keep trying while the API server is away. A pod that is gone is no error."""
-        condition = {"type": "PodScheduled", "lastTransitionTime": now(), **(scheduled or {"status": "True"})}
-        status: dict[str, Any] = {"phase": phase, "conditions": [condition], **(about or {})}
-        if state is not None:
-            first = pod["spec"]["containers"][0]
-            status |= {"startTime": now(), "hostIP": HOST, "podIP": HOST}
-            about_container = {"name": first["name"], "image": first.get("image", ""), "imageID": "", "restartCount": 0}
-            status["containerStatuses"] = [{**about_container, "ready": "running" in state, "state": state}]
-        patch = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": status}
-        while True:
-            try:
-                await self._api.call("PATCH", f"{self._pods}/{pod['metadata']['name']}/status", patch, kind=MERGE_PATCH)
-                return
-            except ApiError as error:
-                if error.status in (404, 409, 422):
-                    return
-            except (aiohttp.ClientError, OSError):
-                pass
-            await asyncio.sleep(_RETRY_SECONDS)
-
 
 async def serve(options: argparse.Namespace) -> None:
     """Run until SIGTERM or SIGINT."""
@@ -405,8 +287,9 @@ async def serve(options: argparse.Namespace) -> None:
         relist_seconds=options.relist_seconds,
         places=options.places,
     )
-    await kubelet.register()
-    work = [loop.create_task(kubelet.give_signs_of_life())]
+    node = NodeObject(api, options.node)
+    await node.register()
+    work = [loop.create_task(node.give_signs_of_life())]
     if options.idle:
         print("ready", flush=True)
     else:
@@ -416,7 +299,7 @@ async def serve(options: argparse.Namespace) -> None:
     for task in work:
         task.cancel()
     await asyncio.gather(*work, return_exceptions=True)
-    await kubelet.unregister()
+    await node.unregister()
     await api.close()
 
 

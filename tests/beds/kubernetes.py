@@ -12,7 +12,6 @@ anything newer than Kubernetes 1.20 where the programs are Debian's.
 
 import argparse
 import base64
-import contextlib
 import fcntl
 import json
 import os
@@ -22,58 +21,22 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pytest
 import trustme
 
 from tests.beds import kubernetes_build
 from tests.beds.kubernetes_node import Node
-from wove.testing.servers import free_port, require_program
+from tests.beds.kubernetes_programs import API, CONTROLLER, ETCD, Programs, find_programs
+from tests.beds.kubernetes_servers import Servers, answers, trusting
+from wove.testing.servers import free_port
 
 HOST = "127.0.0.1"
-ROOT = Path(__file__).parents[2]
-_ETCD, _API, _CONTROLLER = "etcd", "kube-apiserver", "kube-controller-manager"
-_START_SECONDS = 120.0
-_STOP_SECONDS = 20.0
-
-
-class Programs(NamedTuple):
-    """Paths of the three programs."""
-
-    etcd: Path
-    apiserver: Path
-    controller: Path
-
-
-def find_programs() -> Programs:
-    """Return the programs. Waits for a build that is under way.
-
-    Where they are missing the calling test is skipped, with the command that builds them; when ``CI`` is set they are
-    built now, and a build that fails fails the test.
-    """
-    assets = os.environ.get("KUBEBUILDER_ASSETS")
-    if assets:
-        given = Programs(*(Path(assets, name) for name in (_ETCD, _API, _CONTROLLER)))
-        if all(os.access(path, os.X_OK) for path in given):
-            return given
-    etcd = Path(require_program(_ETCD, install="apt-get install etcd-server"))
-    folder = kubernetes_build.cache_folder()
-    if not kubernetes_build.is_built(folder):
-        command = f"python {Path(kubernetes_build.__file__).relative_to(ROOT)}"
-        if not os.environ.get("CI") and not kubernetes_build.is_being_built(folder):
-            pytest.skip(f"kube-apiserver is not built. Build it, in a few minutes, with: {command}")
-        try:
-            kubernetes_build.build(folder)
-        except kubernetes_build.BuildFailed as error:
-            pytest.fail(f"{error} (the command was: {command})", pytrace=False)
-    return Programs(etcd, folder / _API, folder / _CONTROLLER)
 
 
 class Cluster:
@@ -89,6 +52,7 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.kubeconfig = folder / "kubeconfig"
+        self._servers = Servers(folder)
 
     @property
     def port(self) -> int:
@@ -116,12 +80,12 @@ class Cluster:
 
     def stop(self) -> None:
         """End everything."""
-        for name in (_CONTROLLER, _API, _ETCD):
-            self._end(name)
+        for name in (CONTROLLER, API, ETCD):
+            self._servers.end(name)
 
     def start_apiserver(self) -> None:
         """Start the API server and return when it is ready."""
-        version = subprocess.run([str(self._program(_API)), "--version"], capture_output=True, text=True, check=True)
+        version = subprocess.run([str(self._program(API)), "--version"], capture_output=True, text=True, check=True)
         ports = self._ports()
         options = [
             f"--etcd-servers=http://{HOST}:{ports['etcd']}",
@@ -145,12 +109,12 @@ class Cluster:
             "--default-unreachable-toleration-seconds=2",
             *_gates(version.stdout),
         ]
-        self._launch(_API, options)
-        self._wait(_API, self._is_ready)
+        self._servers.launch(API, self._program(API), options)
+        self._servers.wait(API, self._is_ready)
 
     def start_controller(self) -> None:
         """Start the controllers of Jobs, garbage, TTLs and nodes, and return when they are ready."""
-        program = str(self._program(_CONTROLLER))
+        program = str(self._program(CONTROLLER))
         known = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
         version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
         port = self._ports()["controller"]
@@ -170,16 +134,16 @@ class Cluster:
             # Old versions also listen without TLS, on every interface.
             *(["--port=0"] if "--port int" in known else []),
         ]
-        self._launch(_CONTROLLER, options)
-        self._wait(_CONTROLLER, lambda: _answers(f"https://{HOST}:{port}/healthz", context=_trusting()))
+        self._servers.launch(CONTROLLER, self._program(CONTROLLER), options)
+        self._servers.wait(CONTROLLER, lambda: answers(f"https://{HOST}:{port}/healthz", context=trusting()))
 
     def kill_apiserver(self) -> None:
         """Kill the API server as a power failure would."""
-        self._end(_API, signal.SIGKILL)
+        self._servers.end(API, signal.SIGKILL)
 
     def kill_controller(self) -> None:
         """Kill the controllers."""
-        self._end(_CONTROLLER, signal.SIGKILL)
+        self._servers.end(CONTROLLER, signal.SIGKILL)
 
     # --- using it ---
 
@@ -263,8 +227,8 @@ class Cluster:
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=default={peer}",
         ]
-        self._launch(_ETCD, options)
-        self._wait(_ETCD, lambda: _answers(f"{client}/health"))
+        self._servers.launch(ETCD, self._program(ETCD), options)
+        self._servers.wait(ETCD, lambda: answers(f"{client}/health"))
 
     def _ports(self) -> dict[str, int]:
         ports: dict[str, int] = json.loads((self.folder / "ports.json").read_text())
@@ -274,47 +238,6 @@ class Cluster:
         paths = [Path(each) for each in json.loads((self.folder / "programs.json").read_text())]
         return next(path for path in paths if path.name == name)
 
-    def _launch(self, name: str, options: list[str]) -> None:
-        if self._is_alive(name):
-            return
-        # Debian's etcd 3.4 refuses to run on arm64 without the variable.
-        env = {**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"}
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [str(self._program(name)), *options],
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        (self.folder / f"{name}.pid").write_text(str(process.pid))
-        _children[process.pid] = process
-
-    def _end(self, name: str, number: int = signal.SIGTERM) -> None:
-        deadline = time.monotonic() + _STOP_SECONDS
-        while self._is_alive(name):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid(name), number if time.monotonic() < deadline else signal.SIGKILL)
-            time.sleep(0.05)
-            number = 0 if time.monotonic() < deadline else signal.SIGKILL
-
-    def _pid(self, name: str) -> int:
-        return int((self.folder / f"{name}.pid").read_text())
-
-    def _is_alive(self, name: str) -> bool:
-        try:
-            pid = self._pid(name)
-        except (OSError, ValueError):
-            return False
-        if pid in _children:
-            return _children[pid].poll() is None
-        try:
-            # A process id may have become somebody else's.
-            return name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            return False
-
     def _is_ready(self) -> bool:
         try:
             # The server makes its own namespaces, in no order, after it has begun to answer.
@@ -323,40 +246,10 @@ class Cluster:
         except (OSError, RuntimeError):
             return False
 
-    def _wait(self, name: str, is_ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while not is_ready():
-            if not self._is_alive(name) or time.monotonic() > deadline:
-                log = (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"{name} is not ready. The end of its log:\n{log}")
-            time.sleep(0.1)
-
-
-# The servers that this process has started, so that they are reaped.
-_children: dict[int, "subprocess.Popen[bytes]"] = {}
-
 
 def _gates(version: str) -> list[str]:
     # ttlSecondsAfterFinished became a default in 1.21.
     return ["--feature-gates=TTLAfterFinished=true"] if " v1.20." in version else []
-
-
-def _trusting() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _answers(url: str, *, context: ssl.SSLContext | None = None) -> bool:
-    handlers: list[Any] = [urllib.request.ProxyHandler({})]
-    if context is not None:
-        handlers.append(urllib.request.HTTPSHandler(context=context))
-    try:
-        with urllib.request.build_opener(*handlers).open(url, timeout=5.0) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 @contextmanager

@@ -14,77 +14,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from tests.beds.slurm_config import HOST, write_config, write_database_config
+from tests.beds.slurm_daemons import Daemons
 from wove.testing.servers import free_port, require_program
 
-HOST = "127.0.0.1"
 PACKAGES = "apt-get install munge slurmctld slurmd slurm-client"
 ACCOUNTING_PACKAGES = "apt-get install slurmdbd mariadb-server"
 # Unix sockets have paths of at most 107 bytes.
 _LONGEST_PATH = 80
-_CONFIG = """\
-ClusterName=wovetest
-SlurmctldHost={node}({host})
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge/munge.sock
-CredType=cred/munge
-SlurmctldPort={controller_port}
-SlurmdPort={node_port}
-CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
-SlurmctldPidFile={folder}/run/slurmctld.pid
-SlurmdPidFile={folder}/run/slurmd.pid
-SlurmctldLogFile={folder}/log/slurmctld.log
-SlurmdLogFile={folder}/log/slurmd.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SwitchType=switch/none
-MpiDefault=none
-ReturnToService=2
-SlurmdParameters=config_overrides
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-SchedulerType=sched/backfill
-SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,sched_min_interval=0
-SlurmdTimeout={node_timeout}
-MessageTimeout={message_timeout}
-KillWait={kill_wait}
-MinJobAge={min_job_age}
-MailProg=/bin/true
-NodeName={node} NodeAddr={host} CPUs={cpus} RealMemory={memory} State=UNKNOWN
-PartitionName=debug Nodes={node} Default=YES MaxTime=INFINITE State=UP
-PartitionName=short Nodes={node} MaxTime=1 State=UP
-"""
-_ACCOUNTING = """\
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost={host}
-AccountingStoragePort={database_port}
-AccountingStoragePass={folder}/munge/munge.sock
-AccountingStoreFlags=job_script,job_env
-"""
-_DATABASE_CONFIG = """\
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge/munge.sock
-DbdHost=localhost
-DbdAddr={host}
-DbdPort={database_port}
-CommunicationParameters=NoInAddrAny
-SlurmUser={user}
-PidFile={folder}/run/slurmdbd.pid
-LogFile={folder}/log/slurmdbd.log
-StorageType=accounting_storage/mysql
-StorageHost=localhost
-StorageUser=root
-StorageLoc=slurm_acct_db
-"""
 
 
 class SlurmBed:
@@ -143,7 +85,7 @@ class SlurmBed:
             "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 9 // 10 // 2**20,
         }
         self._more = more
-        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._daemons = Daemons(self.folder / "log", self.config)
 
     def __enter__(self) -> Self:
         try:
@@ -162,7 +104,7 @@ class SlurmBed:
         if self._accounting:
             require_program("slurmdbd", install=ACCOUNTING_PACKAGES)
             require_program("mariadbd", install=ACCOUNTING_PACKAGES)
-        self._write_config()
+        write_config(self.folder, self._values, accounting=self._accounting, more=self._more)
         self._start_munge(programs[0])
         if self._accounting:
             self._start_database()
@@ -172,7 +114,7 @@ class SlurmBed:
     def stop(self) -> None:
         """End everything that runs for this cluster, jobs included, and remove its directory if it is temporary."""
         for name in ("slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged"):
-            self._end(name)
+            self._daemons.end(name)
         self.kill_jobs()
         if self._is_temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -181,17 +123,21 @@ class SlurmBed:
 
     def start_controller(self) -> None:
         """Return when slurmctld answers."""
-        if not self._runs("slurmctld"):
-            self._launch("slurmctld", require_program("slurmctld", install=PACKAGES), "-D", "-f", str(self.config))
-        self._wait(lambda: self.client("scontrol", "ping", check=False).returncode == 0, what="slurmctld answers")
+        if not self._daemons.is_running("slurmctld"):
+            self._daemons.launch(
+                "slurmctld", require_program("slurmctld", install=PACKAGES), "-D", "-f", str(self.config)
+            )
+        self._daemons.wait(
+            lambda: self.client("scontrol", "ping", check=False).returncode == 0, what="slurmctld answers"
+        )
 
     def stop_controller(self) -> None:
         """Stop slurmctld as an operator does; jobs go on."""
-        self._end("slurmctld")
+        self._daemons.end("slurmctld")
 
     def kill_controller(self) -> None:
         """Kill slurmctld; jobs go on, and it may not remember what happened in its last seconds."""
-        self._end("slurmctld", signal.SIGKILL)
+        self._daemons.end("slurmctld", signal.SIGKILL)
 
     def lose_jobs(self) -> None:
         """Kill slurmctld and start it without what it knew of jobs."""
@@ -203,20 +149,22 @@ class SlurmBed:
 
     def freeze_controller(self) -> None:
         """Let slurmctld take connections without answering."""
-        self._daemons["slurmctld"].send_signal(signal.SIGSTOP)
+        self._daemons.send("slurmctld", signal.SIGSTOP)
 
     def thaw_controller(self) -> None:
         """Undo `freeze_controller`."""
-        self._daemons["slurmctld"].send_signal(signal.SIGCONT)
+        self._daemons.send("slurmctld", signal.SIGCONT)
 
     def start_node(self) -> None:
         """Return when the node takes jobs."""
-        if not self._runs("slurmd"):
+        if not self._daemons.is_running("slurmd"):
             program = require_program("slurmd", install=PACKAGES)
-            self._launch("slurmd", program, "-D", "-N", self.node, "-f", str(self.config))
+            self._daemons.launch("slurmd", program, "-D", "-N", self.node, "-f", str(self.config))
         if self.node_state().startswith(("drain", "drng")):
             self.client("scontrol", "update", f"nodename={self.node}", "state=resume")
-        self._wait(lambda: self.node_state().rstrip("*") in ("idle", "mix", "alloc"), what="the node takes jobs")
+        self._daemons.wait(
+            lambda: self.node_state().rstrip("*") in ("idle", "mix", "alloc"), what="the node takes jobs"
+        )
 
     def drain_node(self) -> None:
         """Let the node take no more jobs."""
@@ -228,7 +176,7 @@ class SlurmBed:
 
     def kill_node(self) -> None:
         """End slurmd and every job as a power failure does."""
-        self._end("slurmd", signal.SIGKILL)
+        self._daemons.end("slurmd", signal.SIGKILL)
         self.kill_jobs()
 
     def kill_jobs(self) -> None:
@@ -241,7 +189,7 @@ class SlurmBed:
 
     def processes(self) -> list[int]:
         """Return the processes of jobs and of slurmstepd."""
-        daemons = {process.pid for process in self._daemons.values()}
+        daemons = self._daemons.pids()
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             pid = int(path.parent.name)
@@ -293,22 +241,12 @@ class SlurmBed:
 
     # --- how it is done ---
 
-    def _write_config(self) -> None:
-        for name in ("run", "log", "state", "spool", "munge"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
-        # Other users of a cluster can reach these directories, too: what protects the files is up to Slurm.
-        self.folder.chmod(0o755)
-        text = _CONFIG + (_ACCOUNTING if self._accounting else "AccountingStorageType=accounting_storage/none\n")
-        self.config.write_text(text.format(**self._values) + self._more)
-        (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\nCgroupPlugin=cgroup/v1\n")
-        (self.folder / "plugstack.conf").write_text("")
-
     def _start_munge(self, program: str) -> None:
         key = self.folder / "munge" / "munge.key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
         # --force: the directory may be below one that everybody can write to.
-        self._launch(
+        self._daemons.launch(
             "munged",
             program,
             "--foreground",
@@ -319,7 +257,7 @@ class SlurmBed:
             f"--seed-file={self.folder}/munge/munged.seed",
             "--num-threads=2",
         )
-        self._wait((self.folder / "munge" / "munge.sock").exists, what="munged answers")
+        self._daemons.wait((self.folder / "munge" / "munge.sock").exists, what="munged answers")
 
     def _start_database(self) -> None:
         data, user, run = self.folder / "mysql", self._values["user"], self.folder / "run"
@@ -335,7 +273,7 @@ class SlurmBed:
             stdout=subprocess.DEVNULL,
             check=True,
         )
-        self._launch(
+        self._daemons.launch(
             "mariadbd",
             require_program("mariadbd", install=ACCOUNTING_PACKAGES),
             "--no-defaults",
@@ -346,56 +284,18 @@ class SlurmBed:
             "--innodb-buffer-pool-size=64M",
         )
         admin = ["--no-defaults", f"--socket={run}/mysql.sock", "-uroot"]
-        self._wait(lambda: self.client("mariadb-admin", *admin, "ping", check=False).returncode == 0, what="MariaDB")
+        self._daemons.wait(
+            lambda: self.client("mariadb-admin", *admin, "ping", check=False).returncode == 0, what="MariaDB"
+        )
         self.client("mariadb", *admin, "-e", "CREATE DATABASE slurm_acct_db")
-        config = self.folder / "slurmdbd.conf"
-        config.write_text(_DATABASE_CONFIG.format(**self._values))
-        config.chmod(0o600)
+        write_database_config(self.folder, self._values)
         program = require_program("slurmdbd", install=ACCOUNTING_PACKAGES)
         # The client library takes the socket of a connection to "localhost" from this variable.
-        self._launch("slurmdbd", program, "-D", env={"MYSQL_UNIX_PORT": f"{run}/mysql.sock"})
-        self._wait(
+        self._daemons.launch("slurmdbd", program, "-D", env={"MYSQL_UNIX_PORT": f"{run}/mysql.sock"})
+        self._daemons.wait(
             lambda: self.client("sacctmgr", "-n", "show", "cluster", check=False).returncode == 0, what="slurmdbd"
         )
         self.client("sacctmgr", "-Q", "-i", "add", "cluster", "wovetest")
-
-    def _launch(self, name: str, *command: str, env: dict[str, str] | None = None) -> None:
-        with (self.folder / "log" / f"{name}.out").open("ab") as output:
-            self._daemons[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, "SLURM_CONF": str(self.config), **(env or {})},
-                start_new_session=True,
-            )
-
-    def _runs(self, name: str) -> bool:
-        return name in self._daemons and self._daemons[name].poll() is None
-
-    def _end(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
-        process = self._daemons.pop(name, None)
-        if process is None:
-            return
-        process.send_signal(number)
-        process.send_signal(signal.SIGCONT)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def _wait(self, condition: Callable[[], bool], *, what: str, seconds: float = 60.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            ended = [name for name, process in self._daemons.items() if process.poll() is not None]
-            if ended or time.monotonic() > deadline:
-                raise RuntimeError(f"Waited in vain until {what}; ended: {ended}.\n{self._complaints()}")
-            time.sleep(0.05)
-
-    def _complaints(self) -> str:
-        logs = sorted((self.folder / "log").iterdir())
-        return "\n".join(f"{path.name}: {path.read_text(errors='replace')[-1000:]}" for path in logs)
 
 
 def _is_of_a_job(pid: int, variables: Sequence[bytes]) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tests.support.relay import Relay
 from wove.testing import Deployment, WorkerProcess
@@ -15,6 +16,7 @@ class AnnouncedWorker(WorkerProcess):
         announcement: what it prints.
         times: how often, before it is ready.
         env: variables to add to those of this process.
+        cwd: its working directory.
     """
 
     def __init__(
@@ -24,8 +26,10 @@ class AnnouncedWorker(WorkerProcess):
         announcement: str,
         times: int = 1,
         env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
-        super().__init__(command, ready=self._is_ready, env={"PYTHONUNBUFFERED": "1", **(env or {})}, seconds=60.0)
+        env = {"PYTHONUNBUFFERED": "1", **(env or {})}
+        super().__init__(command, ready=self._is_ready, env=env, cwd=cwd, seconds=60.0)
         self._announcement = announcement
         self._times = times
         self._before = 0

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from wove.backend.frames import deserialize_frame
+
 
 @dataclass(frozen=True)
 class Request:
@@ -186,6 +188,17 @@ def _answer(move: Move) -> bytes:
     lines = [f"HTTP/1.1 {move.status} X", f"content-length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in move.headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def is_final(request: Request) -> bool:
+    """Whether a request carries the outcome of a run."""
+    return request.kind in ("task_result", "task_error", "task_cancelled")
+
+
+def final_event(server: EventServer) -> dict[str, Any]:
+    """The one outcome that has arrived, with what its pickles hold."""
+    (final,) = [request for request in server.requests if is_final(request)]
+    return deserialize_frame(final.event)
 
 
 @contextlib.contextmanager

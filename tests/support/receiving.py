@@ -15,6 +15,7 @@ from wove.backend.loop import on_io_loop
 from wove.backend.receiver import ReceiverSession, open_receiver_session
 from wove.backend.signing import CLAIM_REQUEST, EVENT_REQUEST, body_digest, sign_event
 
+MIB = 1024 * 1024
 SECONDS = 10.0
 IMPATIENT = ReceiveLimits(head_seconds=0.3, body_seconds=0.3, body_seconds_per_mib=0.1)
 
@@ -203,3 +204,23 @@ class Connection:
             await self.reader.readline()
         await self.reader.readline()
         return found
+
+
+def event(run_id: str = "a", kind: str = "heartbeat", **more: Any) -> dict[str, Any]:
+    """Return an event of the task ``report``."""
+    return {"type": kind, "run_id": run_id, "task_id": "report", **more}
+
+
+async def still_works(receiver: Receiving) -> bool:
+    """Whether a run that is open now gets its result."""
+    key = await receiver.open_run(run_id := f"probe-{time.monotonic_ns()}")
+    posted = await receiver.post(event(run_id, "task_result", result=1), key=key)
+    return posted.status == 200 and (await receiver.received_so_far())[-1]["run_id"] == run_id
+
+
+async def answered_without_body(url: str, method: str = "POST", **fields: str) -> int:
+    """The status that a request gets whose body is announced and never sent."""
+    async with Connection(url) as connection:
+        headers = {"content-length": "10000000", **{k.replace("_", "-"): v for k, v in fields.items()}}
+        await connection.send(connection.head(method, headers))
+        return (await connection.answer()).status

@@ -3,9 +3,13 @@
 import asyncio
 import itertools
 import os
+import signal
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -128,6 +132,27 @@ def alive(pid: int) -> bool:
             return stat.read().rpartition(")")[2].split()[0] not in ("Z", "X")
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def workers() -> list[int]:
+    """The live worker processes of this one."""
+    children = [
+        int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
+    ]
+    return [pid for pid in children if alive(pid) and b"stdio_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def kill(worker: int) -> None:
+    """Kill a worker and wait until it cannot read any more."""
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: not alive(worker))
+
+
+def script(tmp_path: Path, source: str) -> list[str]:
+    """Write a program and return the command that runs it."""
+    path = tmp_path / "worker.py"
+    path.write_text(textwrap.dedent(source))
+    return [sys.executable, str(path)]
 
 
 # Tasks. A worker imports this module, so what it keeps is shared by all tasks of one worker.

@@ -45,3 +45,8 @@ def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P,
             runner.run(test(*args, **kwargs))
 
     return run
+
+
+def now() -> float:
+    """The time of the loop that runs this."""
+    return asyncio.get_running_loop().time()

@@ -19,7 +19,6 @@ from wove.testing import Deployment
 from wove.testing.servers import free_port
 
 ROOT = Path(__file__).parents[2]
-SERVER = ROOT / "tests" / "beds" / "batch_server.py"
 UNFINISHED = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
 
 
@@ -40,9 +39,10 @@ class BatchServer:
             "PYTHONPATH": str(Path(__file__).parent),
         }
         options = [f"--env={name}={value}" for name, value in variables.items()]
-        command = [sys.executable, str(SERVER), str(self.port), "--folder", str(folder), *options]
+        command = [sys.executable, "-m", "tests.beds.batch_server", str(self.port), "--folder", str(folder), *options]
         # It notices sooner that a process has ended, so that the tests need not wait for that.
-        self._process = AnnouncedWorker(command, announcement="ready", env={"BATCH_TEST_LOOK_SECONDS": "0.1"})
+        env = {"BATCH_TEST_LOOK_SECONDS": "0.1"}
+        self._process = AnnouncedWorker(command, announcement="ready", env=env, cwd=ROOT)
         self._process.ensure()
         self.batch = self.client("batch")
         self.s3 = self.client("s3")

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from batch_backend import BatchServer
 
-from tests.beds.batch_server import BUCKET, CREDENTIALS, DEFINITION, NAME, QUEUE
+from tests.beds.batch_requests import NAME
+from tests.beds.batch_server import BUCKET, CREDENTIALS, DEFINITION, QUEUE
 from tests.support.relay import Relay
 from wove.errors import ConfigurationError, DeliveryError, PayloadTooLargeError
 from wove.testing.servers import free_port

@@ -1,10 +1,10 @@
-"""Orders: the frame and the policy of one attempt."""
+"""Orders: the frame, the policy and the run id of one attempt."""
 
 from typing import Any
 
 import pytest
 
-from wove.environment.orders import ACK_SECONDS, Order, dead_job_grace, make_order
+from wove.environment.orders import ACK_SECONDS, Order, dead_job_grace, make_order, new_run_id
 from wove.environment.runs import RunPolicy
 from wove.errors import ConfigurationError
 from wove.options import resolve_options
@@ -83,3 +83,15 @@ def test_the_grace_for_dead_jobs_is_configured() -> None:
 def test_a_grace_that_is_no_time_is_refused(value: object) -> None:
     with pytest.raises(ConfigurationError, match=r"Environment 'jobs'.*dead_job_grace"):
         dead_job_grace({"dead_job_grace": value}, "jobs")
+
+
+@pytest.mark.parametrize(
+    "name", ["report", "A_very Long/name.with everything in it, and more", "täsk", "任务", "__x__", "-"]
+)
+def test_run_ids_are_legal_everywhere(name: str) -> None:
+    run_id = new_run_id(name)
+    assert len(run_id) <= 63
+    assert set(run_id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert run_id[0].isalnum()
+    assert run_id[-1].isalnum()
+    assert new_run_id(name) != run_id

@@ -1,0 +1,29 @@
+"""What integration tests share: environments of a test's own, and an end of everything that it has started."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import wove
+from tests.support.jobs import Jobs
+from wove.runtime import runtime
+
+
+@pytest.fixture
+def shut_down() -> Iterator[None]:
+    """Shut Wove down when the test is over: workers, connections and threads that would be kept for the next weave."""
+    yield
+    wove.shutdown()
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
+    """The environment ``jobs``, and none of those that other tests or the user's files configure."""
+    monkeypatch.chdir(tmp_path)
+    runtime.reset()
+    made = Jobs()
+    yield made
+    runtime.reset()
+    wove.shutdown()
+    made.ledger.end_processes()

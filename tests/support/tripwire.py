@@ -1,0 +1,21 @@
+"""A pickle that says so when it is loaded, in place of one that does harm."""
+
+import json
+from typing import Any
+
+from tests.support.receiving import event
+from wove.serialization import dumps, encode
+
+unpickled: list[str] = []
+
+
+class Tripwire:
+    """Says so when its pickle is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return unpickled.append, ("loaded",)
+
+
+def tripwire(run_id: str = "a", kind: str = "task_result") -> bytes:
+    """Return the body of an event with such a pickle."""
+    return json.dumps(event(run_id, kind, result_pickle=encode(dumps(Tripwire(), what="it")))).encode()
