@@ -30,6 +30,12 @@ def configure(environment: dict[str, Any]) -> None:
     wove.config(default_environment="default", environments={"default": local, "jobs": environment})
 
 
+def use_both(*environments: str) -> None:
+    with weave() as w:
+        for environment, function in zip(environments, (abs, chr), strict=True):
+            w.do(range(3), environment=environment)(function)
+
+
 def test_a_function_whose_variables_have_changed_since_the_weave_before_is_sent_anew(inline: dict[str, Any]) -> None:
     configure(inline)
     factor = [2]
@@ -80,9 +86,8 @@ def test_an_environment_that_cannot_start_spoils_nothing_for_the_others(inline: 
     }
     wove.config(environments=environments)
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match="callback_port"), weave() as w:
-            w.do(range(3), environment="jobs")(abs)
-            w.do(range(3), environment="wrong")(chr)
+        with pytest.raises(ConfigurationError, match="callback_port"):
+            use_both("jobs", "wrong")
     configure(inline)
     with weave() as w:
         w.do(range(3), environment="jobs")(abs)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.tripwire import Tripwire, unpickled
 from wove.backend.frames import (
     MAX_ID_LENGTH,
     check_event_type,
@@ -24,15 +25,6 @@ from wove.backend.frames import (
 )
 from wove.errors import SerializationError
 from wove.serialization import PYTHON_VERSION, dumps, encode
-
-unpickled: list[str] = []
-
-
-class Tripwire:
-    """Says so when its pickle is loaded."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return unpickled.append, ("loaded",)
 
 
 class Raises:
@@ -163,6 +155,11 @@ def test_exceptions_that_end_more_than_a_task_arrive_as_objects(error: BaseExcep
 
 def test_a_plain_json_result_needs_no_pickle() -> None:
     assert deserialize_frame(event(result={"rows": 3})) == event(result={"rows": 3})
+
+
+def test_the_tripwire_of_these_tests_trips() -> None:
+    deserialize_frame(event(result_pickle=encode(dumps(Tripwire(), what="it"))))
+    assert unpickled == ["loaded"]
 
 
 def test_a_pickle_in_a_heartbeat_is_dropped_unread() -> None:
