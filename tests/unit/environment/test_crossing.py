@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,116 +22,111 @@ class CountingLoop(asyncio.SelectorEventLoop):
         return super().call_soon_threadsafe(callback, *args, context=context)
 
 
-def run_until_made(loop: asyncio.AbstractEventLoop, made: list[int], count: int) -> None:
-    async def wait() -> None:
-        deadline = time.monotonic() + 30
-        for _ in iter(lambda: len(made) < count, False):
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0)
+class Made:
+    """What the calls have done, and on which thread."""
 
-    loop.run_until_complete(wait())
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.threads: set[int] = set()
+        self._changed = threading.Condition()
+
+    def call(self, number: int) -> Callable[[], None]:
+        def make() -> None:
+            with self._changed:
+                self.numbers.append(number)
+                self.threads.add(threading.get_ident())
+                self._changed.notify()
+
+        return make
+
+    async def until(self, count: int) -> list[int]:
+        """Wait on another thread until so many calls have been made."""
+
+        def wait() -> None:
+            with self._changed:
+                assert self._changed.wait_for(lambda: len(self.numbers) >= count, 30)
+
+        await asyncio.to_thread(wait)
+        return self.numbers
+
+
+def not_lost() -> None:
+    raise AssertionError("the loop is not closed")
 
 
 @pytest.fixture
-def loop() -> Any:
-    made = CountingLoop()
-    yield made
-    made.close()
+def loop() -> Iterator[CountingLoop]:
+    """A loop that runs in a thread of its own."""
+    running = CountingLoop()
+    thread = threading.Thread(target=running.run_forever)
+    thread.start()
+    yield running
+    running.call_soon_threadsafe(running.stop)
+    thread.join()
+    running.close()
 
 
-def test_calls_are_made_in_their_order_with_one_waking(loop: CountingLoop) -> None:
-    crossing, made = Crossing(loop), list[int]()
+async def test_what_one_turn_posts_is_made_in_its_order_with_one_waking(loop: CountingLoop) -> None:
+    crossing, made = Crossing(loop), Made()
     for number in range(100):
-        crossing.post(lambda number=number: made.append(number))  # type: ignore[misc]
-    run_until_made(loop, made, 100)
-    assert made == list(range(100))
+        crossing.post(made.call(number), lost=not_lost)
+    assert await made.until(100) == list(range(100))
     assert loop.wakings == 1
+    assert made.threads.isdisjoint({threading.get_ident()})
 
 
-def test_a_call_that_comes_later_wakes_the_loop_again(loop: CountingLoop) -> None:
-    crossing, made = Crossing(loop), list[int]()
+async def test_what_a_later_turn_posts_wakes_the_loop_again(loop: CountingLoop) -> None:
+    crossing, made = Crossing(loop), Made()
     for number in range(3):
-        crossing.post(lambda number=number: made.append(number))  # type: ignore[misc]
-        run_until_made(loop, made, number + 1)
+        crossing.post(made.call(number), lost=not_lost)
+        await made.until(number + 1)
+    assert made.numbers == [0, 1, 2]
     assert loop.wakings == 3
 
 
-def test_a_call_that_a_call_posts_is_made_too(loop: CountingLoop) -> None:
-    crossing, made = Crossing(loop), list[int]()
-
-    def call() -> None:
-        made.append(1)
-        crossing.post(lambda: made.append(2))
-
-    crossing.post(call)
-    run_until_made(loop, made, 2)
-    assert made == [1, 2]
+async def test_calls_of_many_turns_keep_their_order(loop: CountingLoop) -> None:
+    crossing, made = Crossing(loop), Made()
+    for number in range(2000):
+        crossing.post(made.call(number), lost=not_lost)
+        if number % 7 == 0:
+            await asyncio.sleep(0)
+    assert await made.until(2000) == list(range(2000))
 
 
-def test_a_call_that_raises_does_not_take_the_others_with_it(loop: CountingLoop) -> None:
-    crossing, made = Crossing(loop), list[int]()
+async def test_a_call_that_raises_does_not_take_the_others_with_it(loop: CountingLoop) -> None:
+    crossing, made = Crossing(loop), Made()
     errors: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: errors.append(context))
 
     def fail() -> None:
         raise ZeroDivisionError
 
-    crossing.post(fail)
-    crossing.post(lambda: made.append(1))
-    run_until_made(loop, made, 1)
+    crossing.post(fail, lost=not_lost)
+    crossing.post(made.call(1), lost=not_lost)
+    await made.until(1)
     assert [type(context["exception"]) for context in errors] == [ZeroDivisionError]
 
 
-def test_a_burst_leaves_room_for_others(loop: CountingLoop) -> None:
-    crossing, made = Crossing(loop), list[int]()
-    for number in range(1000):
-        crossing.post(lambda number=number: made.append(number))  # type: ignore[misc]
+async def test_a_burst_leaves_room_for_others(loop: CountingLoop) -> None:
+    crossing, made = Crossing(loop), Made()
     seen: list[int] = []
 
-    async def look() -> None:
-        while len(made) < 1000:
-            await asyncio.sleep(0)
-            seen.append(len(made))
+    def look() -> None:
+        seen.append(len(made.numbers))
+        if seen[-1] < 1000:
+            loop.call_soon(look)
 
-    loop.run_until_complete(look())
+    for number in range(1000):
+        crossing.post(made.call(number), lost=not_lost)
+    loop.call_soon_threadsafe(look)
+    await made.until(1000)
     assert len(seen) >= 10
 
 
-def test_calls_of_many_threads_all_arrive(loop: CountingLoop) -> None:
-    crossing, made = Crossing(loop), list[int]()
-
-    def post() -> None:
-        for number in range(500):
-            crossing.post(lambda number=number: made.append(number))  # type: ignore[misc]
-
-    threads = [threading.Thread(target=post) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    run_until_made(loop, made, 2000)
-    for thread in threads:
-        thread.join()
-    assert len(made) == 2000
-
-
-def test_a_call_to_an_idle_loop_is_never_lost(loop: CountingLoop) -> None:
-    crossing = Crossing(loop)
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        for _ in range(1000):
-            made = threading.Event()
-            crossing.post(made.set)
-            assert made.wait(10)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-
-
-def test_a_closed_loop_is_an_error_every_time() -> None:
-    loop = CountingLoop()
-    crossing = Crossing(loop)
-    crossing.post(lambda: None)
-    loop.close()
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="closed"):
-            crossing.post(lambda: None)
+async def test_a_call_to_a_closed_loop_is_lost_every_time() -> None:
+    closed = CountingLoop()
+    closed.close()
+    crossing, lost = Crossing(closed), asyncio.Queue[int]()
+    for number in range(2):
+        crossing.post(not_lost, lost=lambda number=number: lost.put_nowait(number))  # type: ignore[misc]
+        assert await asyncio.wait_for(lost.get(), 10) == number

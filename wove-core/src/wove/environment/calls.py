@@ -48,22 +48,21 @@ class RemoteCall:
 
     def give_up(self, error: BaseException) -> None:
         """Wait no longer; `result` raises the error, once a cancel that must be confirmed is."""
-        try:
-            self._out.post(partial(self._leave, error))
-        except RuntimeError:  # The background loop is closed.
-            self._settle(Outcome(error=error))
+        self._out.post(partial(self._leave, error), lost=partial(self._settle, Outcome(error=error)))
 
     async def _outcome(self) -> Outcome:
         policy = self._order.policy
-        try:
-            self._out.post(self._submit)
-        except RuntimeError:
-            return Outcome(error=DeliveryOrphanedError(f"{self._order.label}: Wove has been shut down."))
+        self._out.post(self._submit, lost=self._never_submitted)
         limit = None if policy.timeout is None else policy.timeout + (policy.ack or 0.0) + _SLACK_SECONDS
         try:
-            # Unlike awaiting it, this leaves the answer to come even if the weave is cancelled now.
-            await asyncio.wait([self._answer], timeout=limit)
+            if limit is None:
+                await self._answer
+            else:
+                await asyncio.wait([self._answer], timeout=limit)
         except asyncio.CancelledError:
+            if self._answer.cancelled():
+                # Whoever awaits a future cancels it, and the answer is still to come.
+                self._answer = asyncio.get_running_loop().create_future()
             self.give_up(TaskCancelledError(self._order.task))
             if policy.ack is not None:
                 await asyncio.wait([self._answer], timeout=policy.ack + _SLACK_SECONDS)
@@ -80,6 +79,9 @@ class RemoteCall:
             "asyncio.to_thread."
         )
 
+    def _never_submitted(self) -> None:
+        self._settle(Outcome(error=DeliveryOrphanedError(f"{self._order.label}: Wove has been shut down.")))
+
     def _settle(self, outcome: Outcome) -> None:
         if not self._answer.done():
             self._answer.set_result(outcome)
@@ -94,7 +96,8 @@ class RemoteCall:
             self._submission.leave(error)
 
     def _reply(self, outcome: Outcome) -> None:
-        try:
-            self._back.post(partial(self._settle, outcome))
-        except RuntimeError:  # The weave's loop is closed: nobody waits any more.
-            pass
+        self._back.post(partial(self._settle, outcome), lost=_nobody_waits)
+
+
+def _nobody_waits() -> None:
+    """The weave's loop is closed."""

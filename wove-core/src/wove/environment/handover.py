@@ -46,6 +46,8 @@ class Handover:
     ) -> None:
         self._executor = executor
         self._close_run: Callable[[str], None] | None = getattr(executor, "close_run", None)
+        # Not where a subclass inherits it: that may have a `send` of its own.
+        self._begins = vars(type(executor)).get("begins", False)
         self._wanted = wanted
         self._taken = taken
         self._refused = refused
@@ -63,7 +65,10 @@ class Handover:
         self._orders[run_id] = order
         repeated = replaces is not None or order.frame["attempt"] > 1
         earlier = [cancel.task for cancel in self._cancels.values() if cancel.work == order.work] if repeated else []
-        self._sends[run_id] = self._spawn(self._send(order, run_id, earlier))
+        if self._begins and not earlier:
+            self._begin(order, run_id)
+        else:
+            self._sends[run_id] = self._spawn(self._send(order, run_id, earlier))
 
     def cancel(self, run_id: str) -> None:
         """Send a cancel for a run. Its failure is logged: the run's own error matters more."""
@@ -92,6 +97,20 @@ class Handover:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def _begin(self, order: Order, run_id: str) -> None:
+        """Submit a run to an executor that takes it without waiting, which spares it a task."""
+        try:
+            self._executor.begin({**order.frame, "run_id": run_id})  # type: ignore[attr-defined]
+        except Exception as error:  # Any argument's class may raise anything when it is pickled.
+            # Later: whoever submits it does not know it yet.
+            asyncio.get_running_loop().call_soon(self._refuse, run_id, error)
+        else:
+            self._taken(run_id)
+
+    def _refuse(self, run_id: str, error: Exception) -> None:
+        if run_id in self._orders:
+            self._refused(run_id, error)
+
     async def _send(self, order: Order, run_id: str, earlier: list[asyncio.Task[None]]) -> bool:
         """Submit a run and tell whether the executor has taken it."""
         if earlier:
@@ -115,14 +134,13 @@ class Handover:
         return True
 
     async def _cancel(self, order: Order, run_id: str) -> None:
-        submission = self._sends[run_id]
+        submission = self._sends.get(run_id)
         try:
-            await asyncio.wait([submission], timeout=_SETTLE_SECONDS)
-            refused = submission.done() and (submission.cancelled() or not submission.result())
-            if not refused:
+            if submission is None or await _was_taken(submission):
                 await self._send_cancel(order, run_id)
         finally:
-            submission.cancel()
+            if submission is not None:
+                submission.cancel()
             del self._cancels[run_id]
             if run_id not in self._orders:
                 self._let_go(run_id, detached=False)
@@ -145,9 +163,15 @@ class Handover:
             logger.warning("%s: cancelling run %s failed (%s); it may go on.", order.label, run_id, describe(error))
 
     def _let_go(self, run_id: str, *, detached: bool) -> None:
-        del self._sends[run_id]
+        self._sends.pop(run_id, None)
         if self._close_run is not None and not detached:
             self._close_run(run_id)
+
+
+async def _was_taken(submission: "asyncio.Task[bool]") -> bool:
+    """Tell whether the executor has taken a run, or may still take it."""
+    await asyncio.wait([submission], timeout=_SETTLE_SECONDS)
+    return not submission.done() or (not submission.cancelled() and submission.result())
 
 
 def _is_being_cancelled() -> bool:

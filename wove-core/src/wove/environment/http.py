@@ -162,7 +162,7 @@ class HttpEnvironmentExecutor(NetworkExecutor):
     """
 
     feature = "The http executor"
-    reusable = True
+    reusable = begins = True
 
     def __init__(self, *, require_https: bool = False) -> None:
         super().__init__()

@@ -84,17 +84,20 @@ class NetworkExecutor(EnvironmentExecutor):
             SerializationError: the callable or an argument cannot be pickled.
             ValueError: the command's type is unknown.
         """
-        link = self._link
-        if link is None:
-            raise RuntimeError(f"{type(self).__name__} has not been started: await start() before send().")
-        kind = frame.get("type")
+        link, kind = self._started_link, frame.get("type")
         if kind == "run_task":
-            self._begin(link, _command(self._with_pickle(frame)))
+            self.begin(frame)
         elif kind == "cancel_task":
             await self._cancel(link, _command(frame))
         elif kind != "shutdown":
             hint = did_you_mean(str(kind), _COMMANDS)
             raise ValueError(f"No command is of type {kind!r}.{hint} Types: {', '.join(_COMMANDS)}.")
+
+    @property
+    def _started_link(self) -> Link:
+        if self._link is None:
+            raise RuntimeError(f"{type(self).__name__} has not been started: await start() before send().")
+        return self._link
 
     async def recv(self) -> dict[str, Any]:
         """Return the next event; waits until there is one.
@@ -133,7 +136,9 @@ class NetworkExecutor(EnvironmentExecutor):
         sent["coroutine"] = self._pickles.is_coroutine(function)
         return sent
 
-    def _begin(self, link: Link, command: Command) -> None:
+    def begin(self, frame: dict[str, Any]) -> None:
+        """Hand over a ``run_task``, as `send` does."""
+        link, command = self._started_link, _command(self._with_pickle(frame))
         conversation = Conversation(command, link, self._inbox, environment=self._environment)
         self._conversations[command.run_id] = conversation
         conversation.begin(lambda: self._conversations.pop(command.run_id, None))

@@ -89,8 +89,11 @@ class Conversation:
         """Send the command and put every event of its run into the inbox; the last one is final, whatever happens."""
         limit = self._link.settings.timeout
         try:
-            async with asyncio.timeout(limit):
+            if limit is None:
                 await self._ask()
+            else:
+                async with asyncio.timeout(limit):
+                    await self._ask()
             if not self.done:
                 raise TransportFailure("it ended its answer without a final event", kind="ProtocolError")
         except TimeoutError:

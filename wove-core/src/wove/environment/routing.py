@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from wove.backend.loop import IOLoop, io_loop, on_io_loop
 from wove.backend.threads import in_daemon_thread
@@ -17,7 +17,7 @@ from wove.environment.orders import dead_job_grace, make_order
 from wove.environment.session_registry import idle_sessions, session_registry
 from wove.environment.sessions import ExecutorSession
 from wove.errors import ConfigurationError, DeliveryOrphanedError, UnknownEnvironmentError
-from wove.options import resolve_options
+from wove.options import TASK_OPTIONS, TaskOptions, resolve_options
 from wove.plugins.manager import active_hooks, are_loaded
 
 # How long `stop` waits for executors, and how long for a sign that the background loop is alive at all.
@@ -30,17 +30,30 @@ logger = logging.getLogger("wove")
 class _Started:
     """A remote environment whose session is open."""
 
-    __slots__ = ("_key", "background", "grace", "out", "scope", "session")
+    __slots__ = ("_key", "_options", "background", "grace", "out", "scope", "session")
 
     def __init__(
-        self, session: ExecutorSession, background: IOLoop, *, key: Hashable, scope: object, grace: float
+        self,
+        session: ExecutorSession,
+        background: IOLoop,
+        *,
+        key: Hashable,
+        scope: object,
+        grace: float,
+        options: TaskOptions,
     ) -> None:
         self._key = key
+        self._options = options
         self.session = session
         self.background = background
         self.out = Crossing(background.loop)
         self.scope = scope
         self.grace = grace
+
+    def options_of(self, task_info: Mapping[str, Any]) -> TaskOptions:
+        """Return a task's effective options: those that it is given, else the environment's."""
+        given = {name: value for name, value in task_info.items() if name in TASK_OPTIONS}
+        return cast(TaskOptions, {**self._options, **given})
 
     def pass_on(self) -> bool:
         """Leave the session to whoever comes next; return whether that is done."""
@@ -147,7 +160,7 @@ class ExecutorRuntime:
             return await call_in_place(task_func, task_args)
         if name not in self._started:
             await self.ensure_environment(name, self._definitions[name])
-        options = resolve_options(task_info, self._definitions[name], self._run_config)
+        options = self._started[name].options_of(task_info)
         async with in_flight_limit(name).place(options["delivery_max_in_flight"]):
             started = self._started[name]
             order = make_order(
@@ -209,8 +222,14 @@ class ExecutorRuntime:
                 await _leave(background, list(sessions.values()))
                 raise
         for name, session in sessions.items():
-            scope = name, _identity(missing[name].get("executor"))
-            self._started[name] = _Started(session, background, key=keys[name], scope=scope, grace=graces[name])
+            self._started[name] = _Started(
+                session,
+                background,
+                key=keys[name],
+                scope=(name, _identity(missing[name].get("executor"))),
+                grace=graces[name],
+                options=resolve_options(missing[name], self._run_config),
+            )
 
 
 def _session_key(environment: str, definition: Mapping[str, Any]) -> Hashable:

@@ -38,7 +38,7 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
     had not begun go to a new worker.
     """
 
-    reusable = True
+    reusable = begins = True
 
     def __init__(self) -> None:
         self._environment = ""
@@ -75,19 +75,27 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
             RuntimeError: the executor has not been started.
             ValueError: the command's type is unknown.
         """
-        if self._pool is None:
-            raise RuntimeError("The stdio executor has not been started: await start() before send().")
-        kind = frame.get("type")
+        pool, kind = self._started_pool, frame.get("type")
         if kind == "run_task":
-            is_coroutine = self._pickles.is_coroutine(frame["callable"])
-            run = StdioRun(frame, self._environment, is_coroutine, self._pickles, self._deliver)
-            self._runs[run.run_id] = run
-            self._pool.submit(run)
+            self.begin(frame)
         elif kind == "cancel_task":
             if known := self._runs.get(frame["run_id"]):
-                self._pool.cancel(known, frame)
+                pool.cancel(known, frame)
         elif kind != "shutdown":  # The processes are shared and outlive the session.
             raise ValueError(f"The stdio executor does not know the command {kind!r}.")
+
+    def begin(self, frame: dict[str, Any]) -> None:
+        """Hand a ``run_task`` to the pool, as `send` does."""
+        pool, is_coroutine = self._started_pool, self._pickles.is_coroutine(frame["callable"])
+        run = StdioRun(frame, self._environment, is_coroutine, self._pickles, self._deliver)
+        self._runs[run.run_id] = run
+        pool.submit(run)
+
+    @property
+    def _started_pool(self) -> WorkerPool:
+        if self._pool is None:
+            raise RuntimeError("The stdio executor has not been started: await start() before send().")
+        return self._pool
 
     async def recv(self) -> dict[str, Any]:
         """Return the next event; waits until there is one."""

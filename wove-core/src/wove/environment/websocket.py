@@ -204,7 +204,7 @@ class WebSocketEnvironmentExecutor(NetworkExecutor):
     """
 
     feature = "The websocket executor"
-    reusable = True
+    reusable = begins = True
 
     @classmethod
     def open_link(cls, settings: NetworkSettings) -> Link:
