@@ -30,10 +30,10 @@ def configure(environment: dict[str, Any]) -> None:
     wove.config(default_environment="default", environments={"default": local, "jobs": environment})
 
 
-def use_both(*environments: str) -> None:
+def use_both(one: str, other: str) -> None:
     with weave() as w:
-        for environment, function in zip(environments, (abs, chr), strict=True):
-            w.do(range(3), environment=environment)(function)
+        w.do(range(3), environment=one)(abs)
+        w.do(range(3), environment=other)(chr)
 
 
 def test_a_function_whose_variables_have_changed_since_the_weave_before_is_sent_anew(inline: dict[str, Any]) -> None:
