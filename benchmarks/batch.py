@@ -25,7 +25,6 @@ from comparison import (
     System,
     echo,
     free_port,
-    per_call,
     seconds,
     subjects,
     wait_for_port,
@@ -48,7 +47,8 @@ def measure(system: System, bars: Bars, rounds: int) -> list[tuple[str, list[tup
     one: list[tuple[float, float]] = []
     many: list[tuple[float, float]] = []
     for _ in range(rounds):
-        one.append((per_call(system.round_trip, IN_A_ROW), statistics.median(weave_of(IN_A_ROW, workers=1))))
+        native = statistics.median(seconds(system.round_trip) for _ in range(IN_A_ROW))
+        one.append((native, statistics.median(weave_of(IN_A_ROW, workers=1))))
         many.append((seconds(lambda: system.many(JOBS)), seconds(lambda: weave_of(JOBS))))
     return [("one task in a running weave", one, bars.task), (f"{JOBS} at once", many, bars.throughput)]
 

@@ -2,9 +2,13 @@
 
 Jobs do nothing. Native and Wove are measured in turn, and what counts is the median of the ratios:
 
-- *one task in a running weave*: 40 tasks, one after the other, in one weave, against 40 native round trips; medians.
-- *one weave*: with one task, from ``with weave()`` to its result, after the first, against a native round trip.
+- *one task in a running weave*: tasks of a weave, one after the other, against native round trips; medians of 40 each.
+- *one weave*: with one task, from ``with weave()`` to its result, after the first, against a native round trip; medians
+  of 20 each.
 - *throughput*: a map of 200 items against 200 native jobs, both from the first submission to the last result.
+
+The first two take turns of ten and of five: what a system costs may depend on what it has been through just before, as
+with Temporal's development server, which answers faster for the first twenty or so calls after a rest or a burst.
 
 `queues.py` and `clusters.py` are its programs. Each measures every module that is called after it, such as
 ``queues_<name>.py``, and whose imports succeed; a module offers its system as `SUBJECT`.
@@ -29,8 +33,9 @@ from wove import weave
 
 HERE = Path(__file__).parent
 JOBS = 200
-IN_A_ROW = 40
-WEAVES = 20
+TURNS = 4
+IN_A_ROW = 10
+WEAVES = 5
 
 
 def echo(item: int) -> int:
@@ -110,8 +115,12 @@ def weave_of(items: int, **options: int) -> Sequence[float]:
     return taken
 
 
-def per_task() -> float:
-    return statistics.median(weave_of(IN_A_ROW, workers=1))
+def tasks_in_a_row() -> Sequence[float]:
+    return weave_of(IN_A_ROW, workers=1)
+
+
+def weaves_in_a_row() -> Sequence[float]:
+    return [seconds(one_weave) for _ in range(WEAVES)]
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -120,8 +129,13 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def per_call(call: Callable[[], object], times: int) -> float:
-    return statistics.median(seconds(call) for _ in range(times))
+def in_turns(native: Callable[[], object], ours: Callable[[], Sequence[float]], times: int) -> tuple[float, float]:
+    """Return the median milliseconds of native calls, so many in each turn, and of ours, which a call measures."""
+    taken: tuple[list[float], list[float]] = [], []
+    for _ in range(TURNS):
+        taken[0].extend(seconds(native) for _ in range(times))
+        taken[1].extend(ours())
+    return statistics.median(taken[0]) * 1e3, statistics.median(taken[1]) * 1e3
 
 
 def measure(system: System, rounds: int) -> list[tuple[str, float, float]]:
@@ -132,10 +146,8 @@ def measure(system: System, rounds: int) -> list[tuple[str, float, float]]:
         pairs.setdefault(row, []).append((native, ours))
 
     for _ in range(rounds):
-        native = per_call(system.round_trip, IN_A_ROW)
-        note("one task in a running weave, ms", native * 1e3, per_task() * 1e3)
-        native = per_call(system.round_trip, WEAVES)
-        note("one weave with one task, ms", native * 1e3, per_call(one_weave, WEAVES) * 1e3)
+        note("one task in a running weave, ms", *in_turns(system.round_trip, tasks_in_a_row, IN_A_ROW))
+        note("one weave with one task, ms", *in_turns(system.round_trip, weaves_in_a_row, WEAVES))
         many = JOBS / seconds(lambda: system.many(JOBS))
         note(f"{JOBS} at once, jobs per second", many, JOBS / seconds(lambda: weave_of(JOBS)))
     return [(row, *_median_pair(values)) for row, values in pairs.items()]
