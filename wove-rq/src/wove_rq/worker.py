@@ -16,13 +16,17 @@ import gc
 import importlib
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rq import Worker, get_current_job
+from rq import Queue, Worker, get_current_job
+from rq.job import Job
 
+from wove.backend.rehearsal import rehearsal_payload, rehearse
 from wove.integrations.worker import run
 from wove_rq.presence import sign_in
+from wove_rq.spare import Spare, environment_of, parcel_of
 
 __all__ = ["PreloadingWorker", "execute", "main"]
 
@@ -70,6 +74,55 @@ class PreloadingWorker(Worker):
         # What is there already is shared with the children as long as their collector leaves it alone.
         gc.freeze()
         super().bootstrap(*args, **kwargs)
+        self._rehearsal = rehearsal_payload()
+        self._spare: Spare | None = None
+        self._fork_spare()
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        """Let the spare be the work horse, or fork one as RQ does; then fork the next spare, while the job runs."""
+        if not self._handed_over(job, queue):
+            super().fork_work_horse(job, queue)
+        self._fork_spare()
+
+    def teardown(self) -> None:
+        """End the spare, then the worker as RQ does."""
+        if self._spare is not None:
+            self._spare.dismiss()
+            self._spare = None
+        super().teardown()
+
+    def _handed_over(self, job: Job, queue: Queue) -> bool:
+        spare = self._spare
+        if spare is None or not spare.is_ready():
+            return False
+        parcel = parcel_of(self, job, queue)
+        if parcel is None:
+            return False
+        self._spare = None
+        self._horse_pid = spare.pid
+        if not spare.take(parcel) and self._stopped_job_id != job.id:
+            self._horse_pid = 0
+            spare.dismiss()
+            return False
+        os.environ.update(environment_of(self, job))
+        self.procline(f"Handed a job to {spare.pid} at {time.time()}")
+        return True
+
+    def _fork_spare(self) -> None:
+        if self._spare is not None and self._spare.is_lost():
+            self._spare.dismiss()
+            self._spare = None
+        if self._spare is None:
+            try:
+                self._spare = Spare(self, self._warm_up)
+            except OSError as error:
+                self.log.warning("No process could be forked ahead of its job: %s", error)
+
+    def _warm_up(self) -> None:
+        try:
+            rehearse(self._rehearsal)
+        finally:
+            self.connection.ping()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
