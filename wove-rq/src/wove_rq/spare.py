@@ -200,6 +200,7 @@ def _live(worker: Worker, channel: socket.socket, warm_up: Callable[[], object])
         except Exception:
             pass  # The job will meet it again, and RQ says so then.
         channel.sendall(_READY)
+        worker.log.debug("Worker %s: process %d waits for the next job", worker.name, os.getpid())
         _wait(worker, channel)
         parcel = _received(channel)
         if parcel is not None:
