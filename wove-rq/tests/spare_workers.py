@@ -15,7 +15,7 @@ class Forkless(PreloadingWorker):
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Start while the system has no processes to give."""
-        fork, os.fork = os.fork, _refuse  # type: ignore[assignment]
+        fork, os.fork = os.fork, _refuse
         try:
             super().bootstrap(*args, **kwargs)
         finally:

@@ -14,10 +14,12 @@ from redis import Redis
 from rq import Queue, Worker
 from rq.command import send_stop_job_command
 from rq.job import Job, JobStatus
+from rq.utils import as_text
 from rq_backend import RedisServer, children, own_command
 
 from tests.support.deployments import AnnouncedWorker
 from tests.support.jobs import eventually
+from wove_rq.spare import is_possible
 
 HERE = Path(__file__).parent
 SECONDS = 60.0
@@ -251,7 +253,7 @@ def test_a_cold_shutdown_leaves_neither_the_job_nor_the_spare(bed: Bed, tmp_path
 
 def worker_hash(bed: Bed) -> set[str]:
     (worker,) = Worker.all(queue=bed.queue)
-    return {name.decode() for name in bed.queue.connection.hkeys(worker.key)}
+    return {as_text(name) for name in bed.queue.connection.hkeys(worker.key)}
 
 
 def test_a_spare_ends_with_a_worker_that_was_killed_though_a_job_goes_on(bed: Bed, tmp_path: Path) -> None:
@@ -261,6 +263,16 @@ def test_a_spare_ends_with_a_worker_that_was_killed_though_a_job_goes_on(bed: Be
     eventually(lambda: has_ended(spare))
     assert not has_ended(horse)
     os.kill(horse, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("method", ["fork_work_horse", "main_work_horse"])
+def test_an_rq_that_forks_in_another_way_is_left_to_itself(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    worker = Worker([QUEUE], connection=Redis.from_url(redis_server.url()))
+    assert is_possible(worker)
+    monkeypatch.setattr(Worker, method, lambda self, execution: None)
+    assert not is_possible(worker)
 
 
 def test_a_burst_ends_when_the_queue_is_empty(beds: Beds) -> None:

@@ -80,8 +80,11 @@ class Spares:
         spare, worker = self._spare, self._worker
         if spare is None or not spare.is_ready():
             return False
-        parcel = packed(worker, (job, queue, worker.executions, self._news()))
+        news = self._news()
+        parcel = packed(worker, (job, queue, worker.executions, news))
         if parcel is None:
+            if packed(worker, news) is None:
+                self.dismiss()  # The next one is forked with what this one cannot be told, e.g. RQ's scheduler.
             return False
         self._spare = None
         # Already now: RQ's stop command, on another thread, and its cold shutdown kill the process of this number.

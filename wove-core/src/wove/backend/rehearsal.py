@@ -14,7 +14,8 @@ from wove.backend.types import Payload
 from wove.backend.worker import execute_run
 from wove.backend.worker_run import WorkerRun
 
-_SECONDS = 5.0
+# Nothing here waits for another process.
+_SECONDS = 1.0
 _RUN_ID = "rehearsal"
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
 
@@ -35,17 +36,17 @@ def rehearse(payload: Payload) -> None:
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(_SECONDS)
-        port = server.getsockname()[1]
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/wove/events/{_RUN_ID}"
+        # Its heartbeats are never due, so that no thread is started to look after them.
+        timing = Pacemaker(run=lambda job: None)
+        run = WorkerRun({**payload, "callback_url": url}, delivered_once=True, timing=timing)
         # The only thing that needs a second thread: a weave's receiver is another process.
         receiver = threading.Thread(target=_answer, args=(server,), name="wove-rehearsal", daemon=True)
         receiver.start()
-        url = f"http://127.0.0.1:{port}/wove/events/{_RUN_ID}"
         try:
-            # Its heartbeats are never due, so that no thread is started to look after them.
-            timing = Pacemaker(run=lambda job: None)
-            execute_run(WorkerRun({**payload, "callback_url": url}, delivered_once=True, timing=timing))
+            execute_run(run)
         finally:
-            receiver.join(_SECONDS)
+            receiver.join()
 
 
 def _answer(server: socket.socket) -> None:
