@@ -82,13 +82,8 @@ class WorkerRun:
             clock=clock,
         )
         lease = payload.get("lease")
-        self._heartbeat = Heartbeat(
-            self._sender,
-            self._ids,
-            stop=self._stop,
-            lease=lease if is_seconds(lease) else DEFAULT_LEASE,
-            timing=timing,
-        )
+        lease = lease if is_seconds(lease) else DEFAULT_LEASE
+        self._heartbeat = Heartbeat(self._sender, self._ids, stop=self._stop, lease=lease, timing=timing)
         self._name = spool_name(payload["callback_url"], payload["run_id"])
         self._kept = KeptOutcome(kept or spool(), self._name, delivered_once=delivered_once)
         self._once = once_guard(payload, kept=self._kept.spool, seconds=once_seconds)
