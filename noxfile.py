@@ -162,7 +162,8 @@ def tests(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """Run weaves through the real executors, and through the adapter of the example package."""
     _install_core(session, EXAMPLE, *_groups("test"))
-    session.run("pytest", *SIDE_BY_SIDE, *SECOND_CHANCE, "tests/integration", f"{EXAMPLE}/tests", *session.posargs)
+    # Most of its time it waits.
+    session.run("pytest", "-n", "3", *SECOND_CHANCE, "tests/integration", f"{EXAMPLE}/tests", *session.posargs)
 
 
 @nox.session(python=MAIN)
