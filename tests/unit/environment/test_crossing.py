@@ -66,12 +66,12 @@ def loop() -> Iterator[CountingLoop]:
     running.close()
 
 
-async def test_what_one_turn_posts_is_made_in_its_order_with_one_waking(loop: CountingLoop) -> None:
+async def test_what_one_turn_posts_is_made_in_its_order_with_two_wakings(loop: CountingLoop) -> None:
     crossing, made = Crossing(loop), Made()
     for number in range(100):
         crossing.post(made.call(number), lost=not_lost)
     assert await made.until(100) == list(range(100))
-    assert loop.wakings == 1
+    assert loop.wakings == 2
     assert made.threads.isdisjoint({threading.get_ident()})
 
 

@@ -17,17 +17,19 @@ class _Call(NamedTuple):
 class Crossing:
     """Makes calls on a loop, in their order. `post` is used on one other loop.
 
-    Waking another thread's loop is a system call and a change of threads. So what one turn of the posting loop brings,
-    such as the results of a hundred runs, goes over together, with one wake-up at its end.
+    Waking another thread's loop is a system call and a change of threads. So only the first call of a turn of the
+    posting loop goes over at once. What else the turn brings, such as the results of a hundred runs, goes over together
+    at its end.
 
     Args:
         loop: the loop to make the calls on.
     """
 
-    __slots__ = ("_calls", "_leaving", "_loop")
+    __slots__ = ("_calls", "_gathers", "_leaving", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._gathers = False
         # Both are bounded by what is in flight: a submission, a withdrawal and an outcome for each run at most.
         self._leaving: list[_Call] = []
         self._calls: deque[_Call] = deque()
@@ -39,12 +41,20 @@ class Crossing:
             call: must not raise.
             lost: is called here instead if the loop is closed.
         """
-        self._leaving.append(_Call(call, lost))
-        if len(self._leaving) == 1:
-            asyncio.get_running_loop().call_soon(self._cross)
+        if self._gathers:
+            self._leaving.append(_Call(call, lost))
+        else:
+            self._gathers = True
+            asyncio.get_running_loop().call_soon(self._end_turn)
+            self._cross([_Call(call, lost)])
 
-    def _cross(self) -> None:
+    def _end_turn(self) -> None:
+        self._gathers = False
         leaving, self._leaving = self._leaving, []
+        if leaving:
+            self._cross(leaving)
+
+    def _cross(self, leaving: list[_Call]) -> None:
         try:
             self._loop.call_soon_threadsafe(self._take, leaving)
         except RuntimeError:
