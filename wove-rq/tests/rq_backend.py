@@ -77,17 +77,16 @@ class RQDeployment(RelayedDeployment):
 class _Worker(AnnouncedWorker):
     def kill(self) -> None:
         # The process of a job is the leader of another group.
-        horses = children(self.pid) if self.running else []
+        children = _children(self.pid) if self.running else []
         super().kill()
-        for pid in horses:
+        for pid in children:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
 
 
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has forked, with those that have ended and are not waited for yet."""
+def _children(pid: int) -> list[int]:
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     try:
         return [int(each) for each in listed.read_text().split()]
