@@ -1,5 +1,7 @@
 """Weaves one after the other: what one leaves to the next, and what not."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,27 @@ def test_a_function_whose_variables_have_changed_since_the_weave_before_is_sent_
             w.do(range(3), environment="jobs")(scaled)
         results.append(w.result.scaled)
     assert results == [[0, 2, 4], [0, 3, 6]]
+
+
+def test_the_functions_of_a_weave_are_let_go_with_the_next_one() -> None:
+    configure({"executor": "stdio"})
+
+    def run_one() -> "weakref.ref[Any]":
+        def double(number: int) -> int:
+            return number * 2
+
+        with weave() as w:
+            w.do(range(3), environment="jobs")(double)
+        assert w.result.double == [0, 2, 4]
+        return weakref.ref(double)
+
+    try:
+        first = run_one()
+        run_one()
+        gc.collect()
+        assert first() is None
+    finally:
+        wove.shutdown()
 
 
 def test_a_weave_whose_task_has_failed_leaves_the_next_one_as_it_should_be(inline: dict[str, Any]) -> None:

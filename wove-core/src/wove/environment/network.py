@@ -93,6 +93,10 @@ class NetworkExecutor(EnvironmentExecutor):
             hint = did_you_mean(str(kind), _COMMANDS)
             raise ValueError(f"No command is of type {kind!r}.{hint} Types: {', '.join(_COMMANDS)}.")
 
+    def renew(self) -> None:
+        """Let go of the functions of the weave before, and of what they hold."""
+        self._pickles = CallablePickles()
+
     @property
     def _started_link(self) -> Link:
         if self._link is None:

@@ -91,6 +91,10 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
         self._runs[run.run_id] = run
         pool.submit(run)
 
+    def renew(self) -> None:
+        """Let go of the functions of the weave before, and of what they hold."""
+        self._pickles = CallablePickles()
+
     @property
     def _started_pool(self) -> WorkerPool:
         if self._pool is None:
