@@ -1,4 +1,4 @@
-"""A pickle that says so when it is loaded, in place of one that does harm."""
+"""Pickles that say so when they are loaded, in place of ones that do harm."""
 
 import json
 from typing import Any
@@ -19,6 +19,20 @@ class Tripwire:
 
 def _trip() -> None:
     unpickled.append("loaded")
+
+
+class Raises:
+    """Raises an exception when its pickle is loaded."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _raise, (self.error,)
+
+
+def _raise(error: type[BaseException]) -> None:
+    raise error("from the pickle")
 
 
 def tripwire(run_id: str = "a", kind: str = "task_result") -> bytes:

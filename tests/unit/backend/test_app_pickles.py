@@ -1,12 +1,11 @@
 """Which pickles the receiver loads, and what becomes of one that raises."""
 
 import json
-from typing import Any
 
 import pytest
 
 from tests.support.receiving import MIB, Receiving, event, receiving, still_works
-from tests.support.tripwire import tripwire, unpickled
+from tests.support.tripwire import Raises, tripwire, unpickled
 from wove.backend.frames import frame_to_bytes
 from wove.serialization import dumps, encode
 
@@ -46,27 +45,13 @@ async def test_json_only_refuses_pickles_and_takes_plain_values() -> None:
         assert unpickled == []
 
 
-class _Raises:
-    """Raises an exception when its pickle is loaded."""
-
-    def __init__(self, error: type[BaseException]) -> None:
-        self.error = error
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _raise, (self.error,)
-
-
-def _raise(error: type[BaseException]) -> None:
-    raise error("from the pickle")
-
-
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, StopIteration, ValueError])
 @pytest.mark.parametrize("padding", [0, MIB])
 async def test_a_result_whose_pickle_raises_ends_its_run_with_the_reason(
     receiver: Receiving, error: type[BaseException], padding: int
 ) -> None:
     await receiver.open_run("a")
-    broken = encode(dumps(_Raises(error), what="it"))
+    broken = encode(dumps(Raises(error), what="it"))
     body = json.dumps(event("a", "task_result", result_pickle=broken, padding="x" * padding)).encode()
     assert (await receiver.post(body)).status == 200
     frame = await receiver.recv()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.tripwire import Tripwire, unpickled
+from tests.support.tripwire import Raises, Tripwire, unpickled
 from wove.backend.frames import (
     MAX_ID_LENGTH,
     check_event_type,
@@ -25,20 +25,6 @@ from wove.backend.frames import (
 )
 from wove.errors import SerializationError
 from wove.serialization import PYTHON_VERSION, dumps, encode
-
-
-class Raises:
-    """Raises an exception when its pickle is loaded."""
-
-    def __init__(self, error: type[BaseException]) -> None:
-        self.error = error
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _raise, (self.error,)
-
-
-def _raise(error: type[BaseException]) -> None:
-    raise error("from the pickle")
 
 
 class TwoArguments(Exception):
