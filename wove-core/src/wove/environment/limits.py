@@ -4,8 +4,6 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 
 class _Waiter:
@@ -33,9 +31,13 @@ class InFlightLimit:
         # Not bounded itself: holds one entry per ready task, which `max_pending` and the graph bound.
         self._waiting: deque[_Waiter] = deque()
 
-    @asynccontextmanager
-    async def place(self, limit: int | None) -> AsyncIterator[None]:
-        """Hold a place while the block runs; wait until fewer than `limit` are taken. None waits for nothing."""
+    def place(self, limit: int | None) -> "_Place":
+        """Hold a place while an ``async with`` block runs; wait until fewer than `limit` are taken. None waits for
+        nothing.
+        """
+        return _Place(self, limit)
+
+    async def _enter(self, limit: int | None) -> None:
         waiter = self._take(limit)
         if waiter is not None:
             try:
@@ -43,10 +45,6 @@ class InFlightLimit:
             except asyncio.CancelledError:
                 self._withdraw(waiter)
                 raise
-        try:
-            yield
-        finally:
-            self._release()
 
     def _take(self, limit: int | None) -> _Waiter | None:
         with self._lock:
@@ -82,6 +80,21 @@ class InFlightLimit:
             self._taken += 1
 
 
+class _Place:
+    # A generator would cost several times as much, for every task.
+    __slots__ = ("_limit", "_places")
+
+    def __init__(self, places: InFlightLimit, limit: int | None) -> None:
+        self._places = places
+        self._limit = limit
+
+    async def __aenter__(self) -> None:
+        await self._places._enter(self._limit)
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._places._release()
+
+
 def _wake(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
@@ -94,7 +107,10 @@ _limits: dict[str, InFlightLimit] = {}
 def in_flight_limit(environment: str) -> InFlightLimit:
     """Return the process's one limit of an environment."""
     with _lock:
-        return _limits.setdefault(environment, InFlightLimit())
+        found = _limits.get(environment)
+        if found is None:
+            found = _limits[environment] = InFlightLimit()
+        return found
 
 
 def _forget_after_fork() -> None:
