@@ -7,7 +7,6 @@ import signal
 import pytest
 
 from tests.support.stdio import until
-from wove.environment.event_queue import EventQueue
 from wove.environment.pipe_writer import PipeWriter
 from wove.environment.worker_command import WorkerCommand, WorkerExit
 from wove.environment.worker_stderr import WorkerStderr
@@ -170,21 +169,3 @@ def test_a_started_program_can_be_discarded() -> None:
     assert started.process.returncode == -signal.SIGKILL
     assert len(os.listdir("/proc/self/fd")) == before
     until(lambda: not os.path.exists(f"/proc/{started.process.pid}"))
-
-
-async def test_events_come_out_in_their_order() -> None:
-    queue = EventQueue()
-    queue.put({"n": 1})
-    queue.put({"n": 2})
-    assert [await queue.get(), await queue.get()] == [{"n": 1}, {"n": 2}]
-
-
-async def test_a_reader_that_is_cancelled_loses_no_event() -> None:
-    queue = EventQueue()
-    reader = asyncio.ensure_future(queue.get())
-    await settle()
-    queue.put({"n": 1})
-    reader.cancel()
-    await settle()
-    assert reader.cancelled()
-    assert await queue.get() == {"n": 1}

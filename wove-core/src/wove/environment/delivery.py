@@ -61,6 +61,7 @@ class Delivery:
         )
         self._watcher = self._watcher_of(executor)
         self._timer: asyncio.TimerHandle | None = None
+        self._obeying = False
 
     def _watcher_of(self, executor: EnvironmentExecutor) -> JobWatcher | None:
         probe, interval = getattr(executor, "probe", None), getattr(executor, "poll_interval", None)
@@ -125,6 +126,17 @@ class Delivery:
             await self._watcher.close()
 
     # What the executor says.
+
+    def take(self, frame: dict[str, Any]) -> bool:
+        """Take one event frame unless a decision is just being carried out; return whether it has been taken.
+
+        Raises:
+            EnvironmentExecutionError: see `receive`.
+        """
+        if self._obeying:
+            return False
+        self.receive(frame)
+        return True
 
     def receive(self, frame: object) -> None:
         """Take one event frame. Events of unknown runs are ignored.
@@ -192,6 +204,14 @@ class Delivery:
     # What the state machine decides.
 
     def _obey(self, instructions: Instructions) -> None:
+        self._obeying = True
+        try:
+            self._carry_out(instructions)
+        finally:
+            self._obeying = False
+        self._set_timer()
+
+    def _carry_out(self, instructions: Instructions) -> None:
         for instruction in instructions:
             match instruction:
                 case Submit(ticket, run_id, replaces):
@@ -206,7 +226,6 @@ class Delivery:
                     self._closed(waiting.order, ticket)
                     for reply in waiting.replies:
                         reply(outcome)
-        self._set_timer()
 
     def _stopping(self, run_id: str) -> None:
         ticket = self._inflight.ticket_of(run_id)

@@ -1,34 +1,66 @@
-"""Events on their way from an executor's connections to whoever awaits its `recv`."""
+"""Events on their way from an executor's connections to whoever awaits its `recv`, or listens."""
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any
+
+Listener = Callable[[dict[str, Any]], bool]
+"""Takes an event at once; returns whether it has done so."""
+
+# As many events are heard at once before the loop looks at its timers and sockets again.
+_HEARD_AT_ONCE = 64
 
 
 class EventQueue:
     """A queue of event frames with one reader at a time, all on one loop.
 
     Not bounded: it holds a few events for each run in flight, and whoever sends runs also receives.
+
+    A reader that also listens is spared a turn of the loop for each event: what its listener takes at once does not
+    pass through the queue.
     """
 
-    __slots__ = ("_events", "_reader")
+    __slots__ = ("_events", "_heard", "_listener", "_reader")
 
     def __init__(self) -> None:
-        self._events: deque[dict[str, Any]] = deque()
+        self._events: deque[dict[str, Any] | Exception] = deque()
         self._reader: asyncio.Future[None] | None = None
+        self._listener: Listener | None = None
+        self._heard = 0
+
+    def listen(self, listener: Listener | None) -> None:
+        """Offer each event to a listener first, from now on. What it raises is raised by `get`."""
+        self._listener = listener
 
     def put(self, event: dict[str, Any]) -> None:
-        """Append an event."""
-        self._events.append(event)
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+        """Append an event, unless the listener takes it."""
+        if self._listener is not None and not self._events and self._heard < _HEARD_AT_ONCE:
+            try:
+                taken = self._listener(event)
+            except Exception as failure:
+                self._append(failure)
+                return
+            if taken:
+                self._heard += 1
+                return
+        self._append(event)
 
     async def get(self) -> dict[str, Any]:
         """Return the next event; waits until there is one. A reader that is cancelled loses none."""
         while not self._events:
+            self._heard = 0
             self._reader = asyncio.get_running_loop().create_future()
             try:
                 await self._reader
             finally:
                 self._reader = None
-        return self._events.popleft()
+        event = self._events.popleft()
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def _append(self, event: dict[str, Any] | Exception) -> None:
+        self._events.append(event)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)

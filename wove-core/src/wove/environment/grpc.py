@@ -136,7 +136,7 @@ class GrpcEnvironmentExecutor(NetworkExecutor):
     """
 
     feature = "The grpc executor"
-    reusable = begins = True
+    reusable = begins = listens = True
 
     @classmethod
     def open_link(cls, settings: NetworkSettings) -> Link:

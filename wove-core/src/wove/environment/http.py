@@ -162,7 +162,7 @@ class HttpEnvironmentExecutor(NetworkExecutor):
     """
 
     feature = "The http executor"
-    reusable = begins = True
+    reusable = begins = listens = True
 
     def __init__(self, *, require_https: bool = False) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from wove.backend.sharing import SharedResources
 from wove.backend.stdio_codec import Part
 from wove.environment.callable_pickles import CallablePickles
 from wove.environment.contract import EnvironmentExecutor
+from wove.environment.event_queue import EventQueue, Listener
 from wove.environment.network_conversation import CANCEL_SECONDS, Conversation
 from wove.environment.network_link import Command, Link, TransportFailure
 from wove.environment.network_settings import NetworkSettings
@@ -38,8 +39,7 @@ class NetworkExecutor(EnvironmentExecutor):
         cls.links = SharedResources(open_link, lambda link: link.close())
 
     def __init__(self) -> None:
-        # Bounded by the runs in flight: the session reads it all the time, and a run's service says little about it.
-        self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._inbox = EventQueue()
         self._environment = ""
         self._link: Link | None = None
         self._shared = False
@@ -93,6 +93,10 @@ class NetworkExecutor(EnvironmentExecutor):
             hint = did_you_mean(str(kind), _COMMANDS)
             raise ValueError(f"No command is of type {kind!r}.{hint} Types: {', '.join(_COMMANDS)}.")
 
+    def listen(self, listener: Listener) -> None:
+        """Offer each event to a listener before `recv` returns it, until the session is stopped."""
+        self._inbox.listen(listener)
+
     def renew(self) -> None:
         """Let go of the functions of the weave before, and of what they hold."""
         self._pickles = CallablePickles()
@@ -121,6 +125,7 @@ class NetworkExecutor(EnvironmentExecutor):
     async def stop(self) -> None:
         """Give up what is pending and leave the connections, which stay open for a while for the next session."""
         link, self._link = self._link, None
+        self._inbox.listen(None)
         conversations = list(self._conversations.values())
         for conversation in conversations:
             conversation.leave()

@@ -10,6 +10,7 @@ from typing import Any
 from wove.backend.frames import check_frame, deserialize_event
 from wove.backend.types import FINAL_EVENTS
 from wove.environment.absence import advice_for_absence
+from wove.environment.event_queue import EventQueue
 from wove.environment.network_link import Command, Link, TransportFailure
 from wove.environment.network_settings import MIB
 from wove.environment.silence import Silence
@@ -36,9 +37,7 @@ _END_SECONDS = 0.5
 class Conversation:
     """Carries one run from its command to its final event, over as many connections as that takes."""
 
-    def __init__(
-        self, command: Command, link: Link, inbox: "asyncio.Queue[dict[str, Any]]", *, environment: str
-    ) -> None:
+    def __init__(self, command: Command, link: Link, inbox: EventQueue, *, environment: str) -> None:
         self._command = command
         self._link = link
         self._inbox = inbox
@@ -74,7 +73,7 @@ class Conversation:
         except TimeoutError:
             if not self.done:
                 self.done = True
-                self._inbox.put_nowait({"type": "task_cancelled", **self._ids})
+                self._inbox.put({"type": "task_cancelled", **self._ids})
             self.abort()
         return self._sent.is_set()
 
@@ -126,7 +125,7 @@ class Conversation:
         except ValueError as error:
             raise TransportFailure(f"its answer is no event: {error}", kind="ProtocolError") from None
         self.done = kind in FINAL_EVENTS
-        self._inbox.put_nowait(event)
+        self._inbox.put(event)
 
     async def _ask(self) -> None:
         loop = asyncio.get_running_loop()
@@ -195,7 +194,7 @@ class Conversation:
         }
         late = failure.kind == "TimeoutError"
         exception = DeliveryTimeoutError(message) if late else DeliveryError(message, reason=str(failure))
-        self._inbox.put_nowait({"type": "task_error", **self._ids, "exception": exception, "error": error})
+        self._inbox.put({"type": "task_error", **self._ids, "exception": exception, "error": error})
 
     async def _stop_run(self) -> None:
         frame = {"type": "cancel_task", **self._ids}

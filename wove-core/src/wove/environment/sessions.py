@@ -257,6 +257,9 @@ class ExecutorSession:
             _note_where(failure, self.environment)
             raise
         live = _Live(executor, Delivery(executor, environment=self.environment, closed=self._shared.withdraw))
+        # Not where a subclass inherits it: that may have a `recv` of its own.
+        if vars(type(executor)).get("listens", False):
+            executor.listen(live.delivery.take)  # type: ignore[attr-defined]
         live.pump = asyncio.get_running_loop().create_task(self._pump(live))
         return live
 

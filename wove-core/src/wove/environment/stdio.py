@@ -6,7 +6,7 @@ from typing import Any
 from wove.backend.types import FINAL_EVENTS
 from wove.environment.callable_pickles import CallablePickles
 from wove.environment.contract import EnvironmentExecutor
-from wove.environment.event_queue import EventQueue
+from wove.environment.event_queue import EventQueue, Listener
 from wove.environment.stdio_run import StdioRun
 from wove.environment.stdio_settings import StdioSettings, read_settings
 from wove.environment.worker_pool import WorkerPool, cannot_start, worker_pools
@@ -38,7 +38,7 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
     had not begun go to a new worker.
     """
 
-    reusable = begins = True
+    reusable = begins = listens = True
 
     def __init__(self) -> None:
         self._environment = ""
@@ -91,6 +91,10 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
         self._runs[run.run_id] = run
         pool.submit(run)
 
+    def listen(self, listener: Listener) -> None:
+        """Offer each event to a listener before `recv` returns it, until the executor is stopped."""
+        self._events.listen(listener)
+
     def renew(self) -> None:
         """Let go of the functions of the weave before, and of what they hold."""
         self._pickles = CallablePickles()
@@ -108,6 +112,7 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
     async def stop(self) -> None:
         """Give up the runs that have not ended, but those with the orphan policy ``detach``, and leave the pool."""
         pool, self._pool = self._pool, None
+        self._events.listen(None)
         if pool is None or self._settings is None:
             return
         for run in list(self._runs.values()):

@@ -204,7 +204,7 @@ class WebSocketEnvironmentExecutor(NetworkExecutor):
     """
 
     feature = "The websocket executor"
-    reusable = begins = True
+    reusable = begins = listens = True
 
     @classmethod
     def open_link(cls, settings: NetworkSettings) -> Link:
