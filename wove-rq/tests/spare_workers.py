@@ -3,8 +3,11 @@
 import errno
 import os
 import signal
+import time
+from pathlib import Path
 from typing import Any
 
+from rq import SpawnWorker
 from rq.job import Job
 
 from wove_rq.worker import PreloadingWorker
@@ -30,6 +33,27 @@ class Unready(PreloadingWorker):
         if not self.executions:
             os.kill(os.getpid(), signal.SIGSTOP)
         super().setup_work_horse_signals()  # type: ignore[no-untyped-call]
+
+
+class Deaf(PreloadingWorker):
+    """While there is the file that DEAF names, a spare does not notice anything when it is ready."""
+
+    def procline(self, message: str) -> None:
+        """Say so, and go to sleep."""
+        if message == "Waiting for a job" and Path(os.environ["DEAF"]).exists():
+            print(f"process {os.getpid()} sleeps", flush=True)
+            time.sleep(600)
+        super().procline(message)  # type: ignore[no-untyped-call]
+
+
+class Unprepared(PreloadingWorker):
+    """Nothing is forked ahead."""
+
+    keeps_spare = False
+
+
+class Spawning(PreloadingWorker, SpawnWorker):
+    """Each process is a new interpreter."""
 
 
 class FragileJob(Job):

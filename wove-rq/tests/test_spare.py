@@ -1,120 +1,21 @@
 """The process that a worker forks ahead of its next job, with RQ's own jobs at a real Redis server."""
 
 import os
-import re
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis import Redis
-from rq import Queue, Worker
+from rq import Worker
 from rq.command import send_stop_job_command
-from rq.job import Job, JobStatus
+from rq.job import JobStatus
 from rq.utils import as_text
-from rq_backend import RedisServer, children, own_command
+from rq_backend import RedisServer, children
+from spare_bed import QUEUE, Bed, Beds, has_ended, state_of
 
-from tests.support.deployments import AnnouncedWorker
 from tests.support.jobs import eventually
 from wove_rq.spare import is_possible
-
-HERE = Path(__file__).parent
-SECONDS = 60.0
-QUEUE = "spare"
-
-
-class Bed:
-    """One worker of Wove's class with a queue of its own."""
-
-    def __init__(self, worker: AnnouncedWorker, queue: Queue) -> None:
-        self.worker = worker
-        self.queue = queue
-        self.busy: set[int] = set()
-
-    def spare(self) -> int:
-        """Return the process that waits for a job, as soon as it does."""
-        eventually(lambda: self._waiting())
-        (pid,) = self._waiting()
-        return pid
-
-    def _waiting(self) -> list[int]:
-        ready = {int(pid) for pid in re.findall(r"process (\d+) waits for the next job", self.worker.output())}
-        return [pid for pid in children(self.worker.pid) if pid in ready - self.busy and not has_ended(pid)]
-
-    def run(self, function: str, *args: Any, **options: Any) -> Any:
-        """Return what a job returns."""
-        return self.value(self.queue.enqueue(f"spare_jobs.{function}", *args, **options))
-
-    def value(self, job: Job) -> Any:
-        """Return what a job has returned, when it has ended."""
-        eventually(lambda: job.get_status() in (JobStatus.FINISHED, JobStatus.FAILED), SECONDS)
-        result = job.latest_result()
-        assert job.get_status() == JobStatus.FINISHED, result and result.exc_string
-        return job.return_value()
-
-    def failure(self, job: Job) -> str:
-        """Return what RQ says of a job that did not succeed."""
-        eventually(lambda: job.get_status() in (JobStatus.FAILED, JobStatus.STOPPED), SECONDS)
-        eventually(lambda: job.latest_result() is not None, SECONDS)
-        result = job.latest_result()
-        assert result is not None
-        return str(result.exc_string)
-
-    def begin_holding(self, path: Path, **options: Any) -> tuple[Job, int]:
-        """Return a job that runs until it is killed, and its process."""
-        job = self.queue.enqueue("spare_jobs.hold", str(path), **options)
-        eventually(lambda: path.exists() and path.read_text())
-        horse = int(path.read_text())
-        self.busy.add(horse)
-        return job, horse
-
-
-def state_of(pid: int) -> str:
-    """Return one letter for what a process does, ``Z`` if it has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "Z"
-
-
-def has_ended(pid: int) -> bool:
-    return state_of(pid) == "Z"
-
-
-Beds = Callable[..., Any]
-
-
-@pytest.fixture
-def beds(redis_server: RedisServer, tmp_path: Path) -> Beds:
-    @contextmanager
-    def begin(*options: str, env: dict[str, str] | None = None, job_class: type[Job] | None = None) -> Iterator[Bed]:
-        with redis_server.client() as client:
-            client.flushall()
-        worker = AnnouncedWorker(
-            own_command(redis_server.url(), "--verbose", *options, QUEUE),
-            announcement="*** Listening on ",
-            env={"PYTHONPATH": str(HERE), "WOVE_SPOOL_DIR": str(tmp_path / "spool"), **(env or {})},
-        )
-        try:
-            worker.ensure()
-            yield Bed(worker, Queue(QUEUE, connection=Redis.from_url(redis_server.url()), job_class=job_class))
-        finally:
-            left = children(worker.pid)
-            worker.close()
-            for pid in left:
-                if not has_ended(pid):
-                    os.kill(pid, signal.SIGKILL)
-
-    return begin
-
-
-@pytest.fixture
-def bed(beds: Beds) -> Iterator[Bed]:
-    with beds() as bed:
-        yield bed
 
 
 def test_a_job_runs_in_the_process_that_waited_for_it_and_the_next_one_in_another(bed: Bed) -> None:
@@ -138,6 +39,30 @@ def test_a_job_finds_what_rq_sets_up_around_it(bed: Bed) -> None:
     eventually(lambda: "printed hello" in bed.worker.output())
     assert "logged hello" in bed.worker.output()
     assert job.worker_name is None or job.worker_name == worker.name
+
+
+def test_a_job_finds_its_process_set_up_as_one_that_rq_forks(beds: Beds) -> None:
+    with beds("--worker-class", "spare_workers.Unprepared") as bed:
+        usual = bed.run("process")
+    with beds() as bed:
+        bed.spare()
+        assert bed.run("process") == usual
+
+
+def test_each_job_has_random_numbers_of_its_own(bed: Bed) -> None:
+    assert len({bed.run("random_number") for _ in range(3) if bed.spare()}) == 3
+
+
+def test_what_redis_has_of_the_worker_is_as_without_a_spare(bed: Bed) -> None:
+    spare = bed.spare()
+    (worker,) = Worker.all(queue=bed.queue)
+    assert (worker.pid, worker.get_state(), worker.successful_job_count) == (bed.worker.pid, "idle", 0)
+    bed.run("pid")
+    assert bed.spare() != spare
+    with pytest.raises(AssertionError, match="LookupError"):
+        bed.run("fail")
+    (worker,) = Worker.all(queue=bed.queue)
+    assert (worker.pid, worker.successful_job_count, worker.failed_job_count) == (bed.worker.pid, 1, 1)
 
 
 def test_a_job_that_raises_fails_with_its_own_traceback(bed: Bed) -> None:
@@ -192,14 +117,28 @@ def test_a_spare_that_does_not_become_ready_keeps_no_job_waiting(beds: Beds) -> 
         eventually(lambda: not bed.worker.running and has_ended(stuck))
 
 
-@pytest.mark.parametrize("way", ["option", "variable"])
-def test_on_request_nothing_is_forked_ahead(beds: Beds, way: str) -> None:
-    with beds(
-        *(["--no-spare"] if way == "option" else []), env={"WOVE_RQ_SPARE": "0"} if way == "variable" else {}
-    ) as bed:
+def test_a_class_that_starts_its_processes_in_another_way_goes_on_with_it(beds: Beds) -> None:
+    with beds("--worker-class", "spare_workers.Spawning") as bed:
+        assert bed.run("pid")
+        assert bed.forked_ahead() == set()
+        eventually(lambda: children(bed.worker.pid) == [])
+
+
+@pytest.mark.parametrize(
+    ("options", "env"),
+    [
+        (["--no-spare"], {}),
+        ([], {"WOVE_RQ_SPARE": "0"}),
+        (["--worker-class", "spare_workers.Unprepared"], {}),
+    ],
+    ids=["option", "variable", "class"],
+)
+def test_on_request_nothing_is_forked_ahead(beds: Beds, options: list[str], env: dict[str, str]) -> None:
+    with beds(*options, env=env) as bed:
         bed.run("pid")
         eventually(lambda: children(bed.worker.pid) == [])
         bed.run("pid")
+        assert bed.forked_ahead() == set()
 
 
 def test_the_stop_command_kills_the_process_that_has_the_job(bed: Bed, tmp_path: Path) -> None:
@@ -229,9 +168,10 @@ def test_a_job_whose_process_is_killed_fails_as_rq_says_it(bed: Bed, tmp_path: P
     bed.run("pid")
 
 
-def test_a_warm_shutdown_of_an_idle_worker_leaves_no_process(bed: Bed) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_warm_shutdown_of_an_idle_worker_leaves_no_process(bed: Bed, number: int) -> None:
     spare = bed.spare()
-    bed.worker.terminate()
+    os.kill(bed.worker.pid, number)
     eventually(lambda: not bed.worker.running and has_ended(spare))
 
 
@@ -279,6 +219,18 @@ def test_a_burst_ends_when_the_queue_is_empty(beds: Beds) -> None:
     with beds("--burst") as bed:
         eventually(lambda: not bed.worker.running)
         assert "done, quitting" in bed.worker.output()
+        eventually(lambda: all(has_ended(pid) for pid in bed.forked_ahead()))
+
+
+def test_a_worker_with_a_limit_ends_after_so_many_jobs_and_leaves_no_process(beds: Beds) -> None:
+    with beds("--max-jobs", "2") as bed:
+        bed.spare()
+        jobs = [bed.queue.enqueue("spare_jobs.pid") for _ in range(3)]
+        assert bed.value(jobs[0]) != bed.value(jobs[1])
+        eventually(lambda: not bed.worker.running)
+        assert "finished executing 2 jobs, quitting" in bed.worker.output()
+        eventually(lambda: all(has_ended(pid) for pid in bed.forked_ahead()))
+        assert jobs[2].get_status() == JobStatus.QUEUED
 
 
 def test_a_scheduler_beside_the_worker_neither_keeps_spares_alive_nor_is_disturbed(beds: Beds) -> None:
@@ -296,10 +248,12 @@ def test_file_descriptors_do_not_grow(bed: Bed) -> None:
         bed.spare()
         return len(os.listdir(f"/proc/{bed.worker.pid}/fd"))
 
-    first = bed.run("surroundings", "first")
     before = descriptors()
+    first = bed.run("surroundings", "first")
     jobs = [bed.queue.enqueue("spare_jobs.surroundings", "another") for _ in range(50)]
     told = [bed.value(job) for job in jobs]
     assert descriptors() == before
-    assert {each["descriptors"] for each in told} == {first["descriptors"]}
+    # On a busy machine, RQ forks for one or the other, and that process keeps its worker's connections.
+    ahead = [each for each in told if each["pid"] in bed.forked_ahead()]
+    assert {each["descriptors"] for each in ahead} <= {first["descriptors"]}
     assert len({each["pid"] for each in told}) == 50

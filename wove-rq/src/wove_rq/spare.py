@@ -17,7 +17,8 @@ from typing import Any
 from rq import Queue, Worker
 from rq.job import Job
 
-from wove_rq.parcel import packed, unpacked
+from wove_rq.inheritance import abandon, is_visible
+from wove_rq.parcel import Parcels
 
 _READY, _TAKEN = b"r", b"t"
 _LENGTH = struct.Struct("!Q")
@@ -32,18 +33,20 @@ _IDLE_CONNECTION_SECONDS = 30.0
 
 # What is used of RQ beyond its documentation: fork_work_horse(job, queue) is where it forks, and main_work_horse(job,
 # queue) what the child calls; `_horse_pid` is whom it watches and kills; `_stopped_job_id` is the job that it was told
-# to stop; `executions` is the one thing about a job that it changes in place.
+# to stop.
 _METHODS = ("fork_work_horse", "main_work_horse")
-_ATTRIBUTES = ("_horse_pid", "_stopped_job_id", "executions")
+_ATTRIBUTES = ("_horse_pid", "_stopped_job_id")
 
 
 def is_possible(worker: Worker) -> bool:
-    """Tell whether this version of RQ is as the module expects it. Otherwise RQ forks, as ever."""
+    """Tell whether RQ, its connections to Redis and the system are as the module expects it. Otherwise RQ forks, as
+    ever. To be asked when the worker has been connected.
+    """
     for name in _METHODS:
         method = getattr(Worker, name, None)
         if method is None or list(inspect.signature(method).parameters) != ["self", "job", "queue"]:
             return False
-    return all(hasattr(worker, name) for name in _ATTRIBUTES) and isinstance(worker.executions, dict)
+    return all(hasattr(worker, name) for name in _ATTRIBUTES) and is_visible(worker)
 
 
 class Spares:
@@ -58,14 +61,12 @@ class Spares:
         self._worker = worker
         self._warm_up = warm_up
         self._spare: _Spare | None = None
-        self._known_to_spare: dict[str, Any] = {}
 
     def prepare(self) -> None:
         """Fork a spare unless there is one."""
         if self._spare is not None and self._spare.is_lost():
             self.dismiss()
         if self._spare is None:
-            self._known_to_spare = dict(vars(self._worker))
             try:
                 self._spare = _Spare(self._worker, self._warm_up)
             except OSError as error:
@@ -80,10 +81,10 @@ class Spares:
         spare, worker = self._spare, self._worker
         if spare is None or not spare.is_ready():
             return False
-        news = self._news()
-        parcel = packed(worker, (job, queue, worker.executions, news))
+        news = spare.parcels.news(worker)
+        parcel = spare.parcels.packed((job, queue, news))
         if parcel is None:
-            if packed(worker, news) is None:
+            if spare.parcels.packed(news) is None:
                 self.dismiss()  # The next one is forked with what this one cannot be told, e.g. RQ's scheduler.
             return False
         self._spare = None
@@ -104,11 +105,6 @@ class Spares:
         if spare is not None:
             spare.dismiss()
 
-    def _news(self) -> dict[str, Any]:
-        """Return the worker's attributes that have been set since the spare was forked."""
-        known = self._known_to_spare
-        return {name: value for name, value in vars(self._worker).items() if known.get(name, self) is not value}
-
 
 class _Spare:
     """A child of the worker that waits for one job, becomes its work horse, and ends with it.
@@ -120,6 +116,7 @@ class _Spare:
     """
 
     def __init__(self, worker: Worker, warm_up: Callable[[], object]) -> None:
+        self.parcels = Parcels(worker)
         self._channel, theirs = socket.socketpair()
         self._forked_at = time.monotonic()
         self._ready = False
@@ -132,7 +129,7 @@ class _Spare:
             theirs.close()
             raise
         if self.pid == 0:
-            _live(worker, theirs, warm_up)
+            _live(worker, theirs, self.parcels, warm_up)
         theirs.close()
         try:
             # RQ kills a horse's group. Both sides make it, so that it is there for whoever comes first.
@@ -192,22 +189,24 @@ class _Spare:
         self._channel.close()
 
 
-def _live(worker: Worker, channel: socket.socket, warm_up: Callable[[], object]) -> None:
+def _live(worker: Worker, channel: socket.socket, parcels: Parcels, warm_up: Callable[[], object]) -> None:
     """Be the spare. Does not return."""
     try:
         os.setpgrp()
+        # RQ's own horses keep them. But while one of them lives, its worker waits for no other job.
+        abandon(worker)
         worker.setup_work_horse_signals()  # type: ignore[no-untyped-call]
-        worker.procline("Waiting for a job")  # type: ignore[no-untyped-call]
         try:
             warm_up()
         except Exception:
             pass  # The job will meet it again, and RQ says so then.
         channel.sendall(_READY)
+        worker.procline("Waiting for a job")  # type: ignore[no-untyped-call]
         worker.log.debug("Worker %s: process %d waits for the next job", worker.name, os.getpid())
         _wait(worker, channel)
         parcel = _received(channel)
         if parcel is not None:
-            _begin(worker, channel, parcel)
+            _begin(worker, channel, *parcels.unpacked(parcel))
     except BaseException:
         # Before the answer, the worker forks another process; after it, RQ has exits of its own.
         os._exit(1)
@@ -222,11 +221,10 @@ def _wait(worker: Worker, channel: socket.socket) -> None:
         poll.poll()
 
 
-def _begin(worker: Worker, channel: socket.socket, parcel: bytes) -> None:
-    job, queue, executions, news = unpacked(worker, parcel)
+def _begin(worker: Worker, channel: socket.socket, job: Job, queue: Queue, news: dict[str, Any]) -> None:
     vars(worker).update(news)
-    worker.executions = executions
     os.environ.update(_environment(worker, job))
+    worker.log.debug("Worker %s: process %d takes job %s", worker.name, os.getpid(), job.id)
     channel.sendall(_TAKEN)
     channel.close()
     worker.main_work_horse(job, queue)

@@ -17,6 +17,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from rq import Worker, get_current_job
@@ -109,7 +110,8 @@ class PreloadingWorker(Worker):
         from wove.backend.rehearsal import rehearsal_payload, rehearse
         from wove_rq.spare import Spares, is_possible
 
-        if not is_possible(self):
+        # A class that is derived from several may have another way to start its processes.
+        if super().fork_work_horse != MethodType(Worker.fork_work_horse, self) or not is_possible(self):
             return
         payload = rehearsal_payload()
 
