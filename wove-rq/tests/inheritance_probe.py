@@ -18,7 +18,6 @@ from wove_rq.inheritance import abandon, is_visible
 POOLS: dict[str, Callable[[str], Any]] = {
     "plain": Redis.from_url,
     "blocking": lambda url: Redis(connection_pool=BlockingConnectionPool.from_url(url)),
-    "single": lambda url: Redis.from_url(url, single_connection_client=True),
 }
 
 

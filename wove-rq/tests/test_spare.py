@@ -12,7 +12,7 @@ from rq.command import send_stop_job_command
 from rq.job import JobStatus
 from rq.utils import as_text
 from rq_backend import RedisServer, children
-from spare_bed import QUEUE, Bed, Beds, has_ended, state_of
+from spare_bed import HERE, QUEUE, Bed, Beds, has_ended, state_of
 
 from tests.support.jobs import eventually
 from wove_rq.spare import is_possible
@@ -47,6 +47,13 @@ def test_a_job_finds_its_process_set_up_as_one_that_rq_forks(beds: Beds) -> None
     with beds() as bed:
         bed.spare()
         assert bed.run("process") == usual
+
+
+def test_a_job_loads_a_module_as_it_is_by_then(beds: Beds, tmp_path: Path) -> None:
+    with beds(env={"PYTHONPATH": f"{HERE}{os.pathsep}{tmp_path}"}) as bed:
+        bed.spare()
+        (tmp_path / "deployed_later.py").write_text("def version(): return 2")
+        assert bed.value(bed.queue.enqueue("deployed_later.version")) == 2
 
 
 def test_each_job_has_random_numbers_of_its_own(bed: Bed) -> None:

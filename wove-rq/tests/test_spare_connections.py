@@ -71,7 +71,7 @@ def test_nobody_listens_for_a_worker_that_was_killed_though_its_spare_lives_on(
         assert client.pubsub_numsub(channel) == [(channel, 0)]
 
 
-@pytest.mark.parametrize("pool", ["plain", "blocking", "single"])
+@pytest.mark.parametrize("pool", ["plain", "blocking"])
 @pytest.mark.parametrize("address", ["port", "path"])
 def test_a_child_keeps_none_of_its_parents_connections_to_redis_and_all_others(
     server: Addresses, pool: str, address: str
@@ -101,8 +101,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
 
 def test_a_pool_that_hides_its_connections_gets_no_spare(redis_server: RedisServer) -> None:
     pool = _Hiding.from_url(redis_server.url())
-    worker = Worker([QUEUE], connection=Redis(connection_pool=pool))
-    assert not is_possible(worker)
+    with Redis(connection_pool=pool) as connection:
+        assert not is_possible(Worker([QUEUE], connection=connection))
+
+
+def test_a_client_that_keeps_its_connection_over_a_fork_gets_no_spare(redis_server: RedisServer) -> None:
+    with Redis.from_url(redis_server.url(), single_connection_client=True) as connection:
+        assert not is_possible(Worker([QUEUE], connection=connection))
 
 
 class _Hiding(ConnectionPool):

@@ -20,9 +20,11 @@ _PLACES = ("_available_connections", "_in_use_connections", "_connections")
 
 
 def is_visible(worker: Worker) -> bool:
-    """Tell whether `abandon` finds everything, with this pool of connections and on this system. To be asked in the
-    parent, when the worker has been connected.
+    """Tell whether `abandon` finds everything, with this client on this system, and the client can do without it. To be
+    asked in the parent, when the worker has been connected.
     """
+    if getattr(worker.connection, "connection", None) is not None:
+        return False  # A client of a single connection goes on with it after a fork.
     pool = worker.connection.connection_pool
     connection = pool.get_connection()
     try:
@@ -40,10 +42,9 @@ def abandon(worker: Worker) -> None:
     Raises:
         OSError: the descriptors of this process cannot be listed.
     """
-    connections = _pooled(worker.connection.connection_pool)
-    subscription = getattr(worker.pubsub, "connection", None)
-    # Whatever else talks to the same server is included: other pools of the worker's process, and other clients.
-    peers = {_peer(_socket(each)) for each in (*connections, subscription)} - {None}
+    connections = [*_pooled(worker.connection.connection_pool), getattr(worker.pubsub, "connection", None)]
+    # Whatever else talks to the same server is included: what redis-py has lost sight of, and what another pool has.
+    peers = {_peer(_socket(each)) for each in connections} - {None}
     nowhere = os.open(os.devnull, os.O_RDWR)
     try:
         for descriptor in _sockets():
@@ -51,9 +52,6 @@ def abandon(worker: Worker) -> None:
                 os.dup2(nowhere, descriptor, inheritable=False)
     finally:
         os.close(nowhere)
-    for each in connections:
-        # A client that is not made of a pool uses its connection again, and has to know that this one has ended.
-        each.disconnect()
 
 
 def _pooled(pool: ConnectionPool) -> list[Any]:
