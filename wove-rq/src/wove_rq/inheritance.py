@@ -25,12 +25,9 @@ def is_visible(worker: Worker) -> bool:
     """
     if getattr(worker.connection, "connection", None) is not None:
         return False  # A client of a single connection goes on with it after a fork.
-    pool = worker.connection.connection_pool
-    connection = pool.get_connection()
-    try:
-        return connection in _pooled(pool) and _peer(_socket(connection)) is not None and os.path.isdir(_DESCRIPTORS)
-    finally:
-        pool.release(connection)
+    worker.connection.ping()
+    pooled = _pooled(worker.connection.connection_pool)
+    return any(_peer(_socket(each)) for each in pooled) and os.path.isdir(_DESCRIPTORS)
 
 
 def abandon(worker: Worker) -> None:

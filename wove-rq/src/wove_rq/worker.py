@@ -14,12 +14,14 @@ A worker of its own is one line, and takes all options of ``rq worker``; see ``m
 import argparse
 import gc
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+from redis.connection import AbstractConnection
 from rq import Worker, get_current_job
 
 from wove.integrations.worker import run
@@ -83,8 +85,10 @@ class PreloadingWorker(Worker):
         for name in (*_PRELOADED, *_asked_for()):
             importlib.import_module(name)
         # The name and version of the client library, which each connection would look up in the package's metadata, and
-        # tell Redis: that takes longer than all the rest, and every job has connections of its own.
-        self.connection.connection_pool.connection_kwargs.setdefault("driver_info", None)
+        # tell Redis: that takes longer than all the rest, and every job has connections of its own. Older versions of
+        # redis-py do not know this argument, and do not look.
+        if "driver_info" in inspect.signature(AbstractConnection).parameters:
+            self.connection.connection_pool.connection_kwargs.setdefault("driver_info", None)
         gc.collect()
         # What is there already is shared with the children as long as their collector leaves it alone.
         gc.freeze()
