@@ -13,16 +13,17 @@ HOST = "127.0.0.1"
 
 
 @contextmanager
-def running_redis(directory: Path) -> Iterator[int]:
+def running_redis(directory: Path, *options: str) -> Iterator[int]:
     """Run a Redis server without persistence, and yield its port.
 
     Args:
         directory: its working directory.
+        options: more arguments of its command.
     """
     program = require_program("redis-server", install="apt-get install redis-server")
     port = free_port()
     command = [program, "--port", str(port), "--bind", HOST, "--save", "", "--daemonize", "no", "--dir", str(directory)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
     try:
         wait_for_port(port, process, seconds=10.0)
         yield port

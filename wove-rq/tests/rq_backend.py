@@ -77,16 +77,17 @@ class RQDeployment(RelayedDeployment):
 class _Worker(AnnouncedWorker):
     def kill(self) -> None:
         # The process of a job is the leader of another group.
-        children = _children(self.pid) if self.running else []
+        horses = children(self.pid) if self.running else []
         super().kill()
-        for pid in children:
+        for pid in horses:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has forked, with those that have ended and are not waited for yet."""
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     try:
         return [int(each) for each in listed.read_text().split()]

@@ -47,7 +47,13 @@ def run_backend_payload(
         ConfigurationError: the secret that the payload is signed with is not known here.
         ValueError: the payload lacks a field, or was made by a later version of Wove.
     """
-    run = WorkerRun(payload, once_seconds=once_seconds, first_delivery=first_delivery, delivered_once=delivered_once)
+    execute_run(
+        WorkerRun(payload, once_seconds=once_seconds, first_delivery=first_delivery, delivered_once=delivered_once)
+    )
+
+
+def execute_run(run: WorkerRun) -> None:
+    """Do everything about a run in this thread, as `run_backend_payload` says."""
     termination = Termination(run.last_words, run.interrupted)
     with termination:
         try:

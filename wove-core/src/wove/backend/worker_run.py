@@ -14,6 +14,7 @@ from wove.backend.fetched import fetched_values
 from wove.backend.heartbeat import DEFAULT_LEASE, Heartbeat
 from wove.backend.kept_outcome import KeptOutcome
 from wove.backend.once import once_guard
+from wove.backend.pacemaker import Pacemaker
 from wove.backend.payload import join_payload
 from wove.backend.replies import Reply
 from wove.backend.retries import DeliveryPolicy
@@ -47,6 +48,7 @@ class WorkerRun:
             asking.
         delivered_once: as `first_delivery`, and the job will not be delivered again either: keep its outcome only
             while that cannot be delivered.
+        timing: calls the heartbeats; the process's own pacemaker if omitted.
 
     Raises:
         ValueError: the payload lacks a field, or was made by a later version of Wove.
@@ -64,6 +66,7 @@ class WorkerRun:
         once_seconds: float | None = None,
         first_delivery: bool = False,
         delivered_once: bool = False,
+        timing: Pacemaker | None = None,
     ) -> None:
         check_payload(payload)
         self._delivered_once = delivered_once
@@ -79,9 +82,8 @@ class WorkerRun:
             clock=clock,
         )
         lease = payload.get("lease")
-        self._heartbeat = Heartbeat(
-            self._sender, self._ids, stop=self._stop, lease=lease if is_seconds(lease) else DEFAULT_LEASE
-        )
+        lease = lease if is_seconds(lease) else DEFAULT_LEASE
+        self._heartbeat = Heartbeat(self._sender, self._ids, stop=self._stop, lease=lease, timing=timing)
         self._name = spool_name(payload["callback_url"], payload["run_id"])
         self._kept = KeptOutcome(kept or spool(), self._name, delivered_once=delivered_once)
         self._once = once_guard(payload, kept=self._kept.spool, seconds=once_seconds)
