@@ -47,6 +47,8 @@ class WorkerRun:
             asking.
         delivered_once: as `first_delivery`, and the job will not be delivered again either: keep its outcome only
             while that cannot be delivered.
+        returns: bytes up to which an outcome is left in `outcome`, for the backend to carry back, instead of being
+            posted. For jobs that are delivered once.
 
     Raises:
         ValueError: the payload lacks a field, or was made by a later version of Wove.
@@ -64,8 +66,13 @@ class WorkerRun:
         once_seconds: float | None = None,
         first_delivery: bool = False,
         delivered_once: bool = False,
+        returns: int = 0,
     ) -> None:
         check_payload(payload)
+        if returns and not delivered_once:
+            raise ValueError("returns is for jobs that are delivered once: set delivered_once, too, or leave it out.")
+        self._returns = returns
+        self._returned: Event | None = None
         self._delivered_once = delivered_once
         self._must_ask = not (first_delivery or delivered_once) or must_ask(payload)
         self._execution: TaskExecution | None = None
@@ -148,8 +155,13 @@ class WorkerRun:
         with forwarding(self._heartbeat.log):
             return await self._ready.arun()
 
+    @property
+    def outcome(self) -> bytes | None:
+        """The final event, where the backend is to carry it back; None where it has been posted, or there is none."""
+        return None if self._returned is None else self._sender.packed(self._returned)
+
     def finish(self, event: EventFrame) -> None:
-        """Deliver the final event, unless there has been one already or nobody wants it.
+        """Deliver the final event, or leave it in `outcome`, unless there has been one already or nobody wants it.
 
         Raises:
             DeliveryError: it could not be delivered. An outcome that the task had is kept, for another delivery of the
@@ -167,7 +179,11 @@ class WorkerRun:
                 self._kept.keep_for_redelivery(final)
             if event["type"] == "task_result" and self._once is not None:
                 self._once.remember(final.body)
-            self._hand_over(final, in_trouble=self._kept.keep if is_outcome else None)
+            # A backend may drop the results of jobs that it has been asked to stop.
+            if is_outcome and len(final.body) <= self._returns and not (self._stopped or self._told_to_stop()):
+                self._returned = final
+            else:
+                self._hand_over(final, in_trouble=self._kept.keep if is_outcome else None)
 
     def stop(self) -> None:
         """Stop the task, or let it not begin. Whether it ends is another thing, see `Interruption`."""
@@ -183,12 +199,27 @@ class WorkerRun:
         return not self._delivered_once or self._execution is None or self._execution.spare()
 
     def abort(self) -> None:
-        """Tell the weave that the task was stopped, unless it had an outcome already. Takes a few seconds at most."""
+        """Tell the weave that the task was stopped, or what its outcome was if it had one that has not been delivered.
+
+        Takes a few seconds at most.
+        """
         self.give_up_soon()
         try:
+            self.post_returned()
             self.finish(cancelled_event(self._ids))
         except DeliveryError as error:
             log.warning("%s", error)
+
+    def post_returned(self) -> None:
+        """Deliver what was left in `outcome`, because the job will have no result.
+
+        Raises:
+            DeliveryError: as `finish`.
+        """
+        with self._busy:
+            final, self._returned = self._returned, None
+            if final is not None:
+                self._hand_over(final, in_trouble=self._kept.keep)
 
     def close(self) -> None:
         """Stop the heartbeats, let go of the idempotency key. Idempotent."""
@@ -207,12 +238,12 @@ class WorkerRun:
 
     def last_words(self) -> bool:
         """Tell the weave that the process ends; False where the outcome is on its way, and needs a few seconds."""
-        if self._has_final:
+        if self._has_final and self._returned is None:
             self.give_up_soon()
             return False
         try:
             with self._sender.apart() as sender:
-                final = sender.event(self._encoded(cancelled_event(self._ids)))
+                final = self._returned or sender.event(self._encoded(cancelled_event(self._ids)))
                 sender.post(final, connect=_LAST_SECONDS / 2, answer=_LAST_SECONDS / 2)
         except OSError:
             pass  # The weave will miss the heartbeats.
