@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wove.backend.threads import in_daemon_thread
 from wove.backend.types import FINAL_EVENTS
@@ -24,9 +24,6 @@ _LARGEST_THROUGH_CLIENT = 256 * 1024
 _FEW, _SMALL_BYTES = 8, 64 * 1024
 # Ray carries values of up to 100 kB in its own messages; others go to its store, and cost more than to post them.
 _LARGEST_RETURNED = 64 * 1024
-# From so many tasks in flight on, their outcomes come back as their values: that is less work for both sides. What the
-# worker posts takes less time, if there is little else to do.
-_CROWD = 4
 # How long Ray may take to accept tasks, or a cancel.
 _ANSWER_SECONDS = 8.0
 _CLOSE_SECONDS = 3.0
@@ -41,11 +38,17 @@ class RayAdapter(BackendAdapter):
 
     ``executor_config``: ``address``, ``init``, ``init_options``, ``remote_options``, ``force_cancel``,
     ``cancel_grace``, ``queue_timeout``. The README has a table.
+
+    Attributes:
+        returns_from: how many tasks must be in flight for a driver to let the outcomes of further ones come back as
+            their values: that is less work for both sides. Where there is little else to do, what a worker posts is
+            here sooner.
     """
 
     required_modules = ("ray",)
     install_hint = "pip install wove-ray"
     carries_apart = True
+    returns_from: ClassVar[int] = 4
     capabilities = frozenset(
         "cancel_queued cancel_running_async cancel_running_sync deduplicate detect_dead_process detect_dead_worker "
         "detect_lost_job graceful_stop max_argument_20mb queues_without_worker separate_process".split()
@@ -155,7 +158,7 @@ class RayAdapter(BackendAdapter):
 
     def _largest_returned(self, more: int) -> int:
         """Return the bytes up to which the outcomes of some more tasks are to come back as their values."""
-        if self._connected.is_client or len(self._inflight) + more < _CROWD:
+        if self._connected.is_client or len(self._inflight) + more < self.returns_from:
             return 0
         # What is larger than the receiver takes is posted, so that the worker hears of that.
         return min(_LARGEST_RETURNED, self.config.get("callback_max_bytes") or _LARGEST_RETURNED)

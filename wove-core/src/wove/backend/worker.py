@@ -20,7 +20,8 @@ def run_backend_payload(
     """Execute a payload in this thread and deliver the outcome to the weave that waits for it.
 
     The worker entry point for synchronous workers (`wove.integrations.worker.run` is the same function). Whatever the
-    task does, returns or raises reaches the weave as an event. A synchronous callable runs outside of any event loop, in this thread; a coroutine in a loop of its own.
+    task does, returns or raises reaches the weave as an event. A synchronous callable runs outside of any event loop,
+    in this thread; a coroutine in a loop of its own.
 
     When the weave does not want the task any more, a coroutine is cancelled and a synchronous callable interrupted with
     `TaskStopped`: at once in the main thread, in another one as soon as Python code runs in it. Code that holds the

@@ -114,7 +114,7 @@ class AdapterLink:
         return await self._submitter.submit(payload, frame)
 
     async def unsettled(self, run_id: str, state: JobState) -> JobState | None:
-        """Take the outcome that is in a state, as if its event had been posted; return what is left to tell, if anything.
+        """Take the outcome in a state, as if its event had been posted; return what is left to tell, if anything.
 
         Where the outcome is refused, that is the reason why no final event will come.
         """
