@@ -158,7 +158,7 @@ class RayAdapter(BackendAdapter):
 
     def _largest_returned(self, more: int) -> int:
         """Return the bytes up to which the outcomes of some more tasks are to come back as their values."""
-        if self._connected.is_client or len(self._inflight) + more < self.returns_from:
+        if not self.carries_outcomes or self._connected.is_client or len(self._inflight) + more < self.returns_from:
             return 0
         # What is larger than the receiver takes is posted, so that the worker hears of that.
         return min(_LARGEST_RETURNED, self.config.get("callback_max_bytes") or _LARGEST_RETURNED)

@@ -70,6 +70,9 @@ class BackendAdapter:
         claims_apart: whether large arguments stay with the callback receiver, apart from the payload, where each worker
             process fetches them once, however many items of a map need them. For backends whose worker processes
             execute many runs; nothing is left to `submit` then.
+        carries_outcomes: whether the results of jobs come back to the adapter, which may let workers return outcomes
+            instead of posting them (``run(payload, returns=...)``) and pass them on in `JobState`. An adapter that does
+            so looks here: where it is False, as in some scenarios of the conformance kit, every outcome is posted.
         capabilities: what the backend can do beyond submitting, out of `CAPABILITIES`; chooses the scenarios of the
             conformance kit.
         limitations: for each other one of `CAPABILITIES`, a sentence that says why; the documentation shows it.
@@ -89,6 +92,7 @@ class BackendAdapter:
     exclusive_runs: bool = False
     carries_apart: bool = False
     claims_apart: bool = False
+    carries_outcomes: bool = False
     capabilities: ClassVar[frozenset[str]] = frozenset()
     limitations: ClassVar[Mapping[str, str]] = {}
 
