@@ -87,7 +87,7 @@ def _run(run: WorkerRun, termination: Termination) -> None:
         # The task may have caught it, or it became the task's own error.
         raise ended_by
     if termination.is_put_off:
-        run.post_returned()
+        run.abort()
 
 
 async def run_backend_payload_async(

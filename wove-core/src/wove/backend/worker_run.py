@@ -6,21 +6,20 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from wove.backend import admission
 from wove.backend.active_runs import active_runs
-from wove.backend.admission import check_payload, delivery_policy, event_key, is_seconds, must_ask, orphan_policy
 from wove.backend.events import Clock, Event, EventSender
 from wove.backend.execution import TaskExecution, cancelled_event, error_event, final_event_bytes, too_large
-from wove.backend.fetched import fetched_values
+from wove.backend.fetched import fetch_missing
 from wove.backend.heartbeat import DEFAULT_LEASE, Heartbeat
 from wove.backend.kept_outcome import KeptOutcome
 from wove.backend.once import once_guard
-from wove.backend.payload import join_payload
 from wove.backend.replies import Reply
 from wove.backend.retries import DeliveryPolicy
 from wove.backend.spool import Spool, spool, spool_name
 from wove.backend.task_logs import forwarding
 from wove.backend.types import EventFrame
-from wove.errors import DeliveryError, DeliveryTimeoutError, EventRefusedError
+from wove.errors import DeliveryError, EventRefusedError
 
 # The longest that a start event which nobody answers keeps the task from being executed.
 _START_SECONDS = 1.0
@@ -42,13 +41,8 @@ class WorkerRun:
         policy: timeouts and limits; by default those of `DeliveryPolicy` and `WOVE_CALLBACK_RETRY_SECONDS`.
         clock: the time to go by.
         kept: where outcomes are kept; the host's spool if omitted.
-        once_seconds: how long this host remembers the result of an idempotency key; None looks for no equal ones.
-        first_delivery: the job has not been delivered before, and had not been given up a moment ago: begin without
-            asking.
-        delivered_once: as `first_delivery`, and the job will not be delivered again either: keep its outcome only
-            while that cannot be delivered.
-        returns: bytes up to which an outcome is left in `outcome`, for the backend to carry back, instead of being
-            posted. For jobs that are delivered once.
+        once_seconds, first_delivery, delivered_once: as for `wove.integrations.worker.run`.
+        returns: bytes up to which an outcome is left in `outcome`, for the backend to carry back.
 
     Raises:
         ValueError: the payload lacks a field, or was made by a later version of Wove.
@@ -68,26 +62,25 @@ class WorkerRun:
         delivered_once: bool = False,
         returns: int = 0,
     ) -> None:
-        check_payload(payload)
-        if returns and not delivered_once:
-            raise ValueError("returns is for jobs that are delivered once: set delivered_once, too, or leave it out.")
+        admission.check_payload(payload)
+        admission.check_options(delivered_once=delivered_once, returns=returns)
         self._returns = returns
         self._returned: Event | None = None
         self._delivered_once = delivered_once
-        self._must_ask = not (first_delivery or delivered_once) or must_ask(payload)
+        self._must_ask = not (first_delivery or delivered_once) or admission.must_ask(payload)
         self._execution: TaskExecution | None = None
         self._payload = payload
         self._ids = {"run_id": payload["run_id"], "task_id": payload.get("task_id")}
         self._sender = EventSender(
             payload["callback_url"],
             payload["run_id"],
-            key=event_key(payload),
-            policy=policy or delivery_policy(payload),
+            key=admission.event_key(payload),
+            policy=policy or admission.delivery_policy(payload),
             clock=clock,
         )
         lease = payload.get("lease")
         self._heartbeat = Heartbeat(
-            self._sender, self._ids, stop=self._stop, lease=lease if is_seconds(lease) else DEFAULT_LEASE
+            self._sender, self._ids, stop=self._stop, lease=lease if admission.is_seconds(lease) else DEFAULT_LEASE
         )
         self._name = spool_name(payload["callback_url"], payload["run_id"])
         self._kept = KeptOutcome(kept or spool(), self._name, delivered_once=delivered_once)
@@ -199,27 +192,16 @@ class WorkerRun:
         return not self._delivered_once or self._execution is None or self._execution.spare()
 
     def abort(self) -> None:
-        """Tell the weave that the task was stopped, or what its outcome was if it had one that has not been delivered.
-
-        Takes a few seconds at most.
-        """
+        """Tell the weave that the task was stopped, or its outcome if that was left here. Takes a few seconds at most."""
         self.give_up_soon()
         try:
-            self.post_returned()
+            with self._busy:
+                final, self._returned = self._returned, None
+                if final is not None:
+                    self._hand_over(final, in_trouble=self._kept.keep)
             self.finish(cancelled_event(self._ids))
         except DeliveryError as error:
             log.warning("%s", error)
-
-    def post_returned(self) -> None:
-        """Deliver what was left in `outcome`, because the job will have no result.
-
-        Raises:
-            DeliveryError: as `finish`.
-        """
-        with self._busy:
-            final, self._returned = self._returned, None
-            if final is not None:
-                self._hand_over(final, in_trouble=self._kept.keep)
 
     def close(self) -> None:
         """Stop the heartbeats, let go of the idempotency key. Idempotent."""
@@ -290,14 +272,10 @@ class WorkerRun:
 
     def _is_late(self) -> bool:
         """Tell whether nobody waits for the run any more, by the clock; that is reported."""
-        deadline = self._payload.get("deadline")
-        if not is_seconds(deadline) or self._sender.clock.wall() <= deadline:
-            return False
-        late = DeliveryTimeoutError(
-            f"Task {self._payload.get('task_name')!r} reached a worker after its delivery_timeout; it was not executed."
-        )
-        self._deliver_failure(late)
-        return True
+        late = admission.expiry(self._payload, self._sender.clock.wall())
+        if late is not None:
+            self._deliver_failure(late)
+        return late is not None
 
     def _made_ready(self) -> bool:
         if self._once is not None and not self._told_to_stop():
@@ -320,20 +298,12 @@ class WorkerRun:
 
     def _fetched(self) -> TaskExecution | None:
         """Return the execution of the whole payload; None where what is missing is not given to this worker."""
-        payload, claim, tickets = self._payload, self._payload.get("claim"), self._payload.get("apart")
-        apart: Mapping[str, bytes] | None = None
         try:
-            if claim:
-                body = self._sender.fetch(claim["size"])
-                if body is None:
-                    return None
-                payload = join_payload(payload, body)
-            if tickets:
-                apart = fetched_values().collect(tickets, lambda digest, size: self._sender.fetch(size, apart=digest))
+            whole = fetch_missing(self._payload, self._sender)
         except (EventRefusedError, ValueError, KeyError, TypeError) as error:
             self._deliver_failure(error)
             return None
-        return None if tickets and apart is None else TaskExecution(payload, apart=apart)
+        return None if whole is None else TaskExecution(whole[0], apart=whole[1])
 
     def _told_to_stop(self) -> bool:
         return self._heartbeat.verdict is not None
@@ -346,7 +316,8 @@ class WorkerRun:
 
     def _stop(self) -> None:
         # The weave has left a detached task to itself: that nobody waits for it any more is no reason to stop it.
-        left_alone = orphan_policy(self._payload) == "detach" and self._heartbeat.verdict in ("over", "silent")
+        over = self._heartbeat.verdict in ("over", "silent")
+        left_alone = over and admission.orphan_policy(self._payload) == "detach"
         if self._execution is not None and not left_alone:
             self._execution.stop()
 
