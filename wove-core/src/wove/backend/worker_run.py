@@ -192,7 +192,7 @@ class WorkerRun:
         return not self._delivered_once or self._execution is None or self._execution.spare()
 
     def abort(self) -> None:
-        """Tell the weave that the task was stopped, or its outcome if that was left here. Takes a few seconds at most."""
+        """Tell the weave that the task was stopped, or its outcome if that is here. Takes a few seconds at most."""
         self.give_up_soon()
         try:
             with self._busy:
