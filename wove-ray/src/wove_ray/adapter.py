@@ -48,6 +48,7 @@ class RayAdapter(BackendAdapter):
     required_modules = ("ray",)
     install_hint = "pip install wove-ray"
     carries_apart = True
+    carries_outcomes = True
     returns_from: ClassVar[int] = 4
     capabilities = frozenset(
         "cancel_queued cancel_running_async cancel_running_sync deduplicate detect_dead_process detect_dead_worker "
