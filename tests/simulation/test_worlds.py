@@ -45,7 +45,7 @@ def test_minutes_of_trouble_take_no_time() -> None:
 
 
 def test_a_receiver_that_checks_no_signatures_is_found_out() -> None:
-    with mock.patch("wove.backend.app.verify_event"):
+    with mock.patch("wove.backend.arrivals.verify_event"):
         found = [broken for seed in range(10) for broken in World(seed, Plan(weaves=5, attacks=20)).run()]
     assert any(broken.startswith("I4") for broken in found)
 

@@ -283,7 +283,7 @@ def _inside(world: World, loop: VirtualLoop, background: _VirtualIOLoop) -> Iter
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch("wove.backend.loop._current", background))
         stack.enter_context(mock.patch("wove.backend.threads._threads", _Immediately()))
-        stack.enter_context(mock.patch("wove.backend.app.time", time))
+        stack.enter_context(mock.patch("wove.backend.arrivals.time", time))
         for original, replacement in (
             (Clock, lambda: _process().clock),
             (connections, lambda: _process().connections),
