@@ -11,6 +11,7 @@ from wove.errors import ConfigurationError, DeliveryTimeoutError, SignatureError
 
 RETRY_VARIABLE = "WOVE_CALLBACK_RETRY_SECONDS"
 SECURITY_VARIABLE = "WOVE_CALLBACK_SECURITY"
+_USUAL_POLICY = DeliveryPolicy()
 
 
 def check_payload(payload: object) -> None:
@@ -73,7 +74,7 @@ def delivery_policy(payload: Mapping[str, Any]) -> DeliveryPolicy:
         except ValueError:
             limit = given
     if limit is None:
-        return DeliveryPolicy()
+        return _USUAL_POLICY
     if not is_seconds(limit):
         raise ConfigurationError(f"{RETRY_VARIABLE} must be a number of seconds, not {limit!r}.")
     return DeliveryPolicy(limit=limit)

@@ -232,11 +232,10 @@ class WorkerRun:
         return True
 
     def _announced(self) -> bool:
-        start = self._heartbeat.start_event()
         if not self._must_ask:
-            # Whoever beats posts it, if the task has not ended by then.
-            self._heartbeat.begin(start)
+            self._heartbeat.begin_unasked()
             return not self._is_late()
+        start = self._heartbeat.start_event()
         reply = self._asked(start)
         if reply is not None and reply.status in (401, 403):
             raise self._sender.refusal(reply)
