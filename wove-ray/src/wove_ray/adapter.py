@@ -29,6 +29,8 @@ _ANSWER_SECONDS = 8.0
 _CLOSE_SECONDS = 3.0
 # From when on Ray is to tell of a task's end. Each of its calls disturbs whatever this process does.
 _UNWATCHED_SECONDS = 0.1
+# How often the session is looked at while there are runs. Nobody tells when the program closes it.
+_SESSION_SECONDS = 1.0
 
 logger = logging.getLogger("wove")
 
@@ -73,6 +75,7 @@ class RayAdapter(BackendAdapter):
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching: asyncio.TimerHandle | None = None
+        self._checking: asyncio.TimerHandle | None = None
         self._closed = False
         self._ended: deque[Submitted] = deque()
         self._waking = False
@@ -140,7 +143,7 @@ class RayAdapter(BackendAdapter):
         if self._runs is None:
             return
         await self._unwanted.close(_CLOSE_SECONDS)
-        for timer in (*self._timers.values(), *filter(None, [self._watching])):
+        for timer in (*self._timers.values(), *filter(None, [self._watching, self._checking])):
             timer.cancel()
         left = [run for run in self._inflight.values() if run.unwanted]
         if left and self._settings.force_cancel is None:
@@ -206,6 +209,17 @@ class RayAdapter(BackendAdapter):
             self._arm(run, self._settings.queue_timeout, self._give_up_waiting)
         if self._watching is None:
             self._watching = self._loop.call_later(_UNWATCHED_SECONDS, self._watch_late)
+        if self._checking is None:
+            self._checking = self._loop.call_later(_SESSION_SECONDS, self._check_session)
+
+    def _check_session(self) -> None:
+        """End the runs whose session is gone."""
+        self._checking = None
+        for run in self._connected.lost(self._inflight.values()):
+            run.error = ConnectionError("the session with Ray has been closed, and its tasks have ended with it")
+            self._take_end(run)
+        if self._inflight:
+            self._checking = self._loop.call_later(_SESSION_SECONDS, self._check_session)
 
     def _watch_late(self) -> None:
         """Ask Ray about the tasks whose events have not come soon. Most are over by now, and cost nothing."""

@@ -16,6 +16,8 @@ from wove_ray.remote import RemoteRun
 from wove_ray.resources import misfit
 from wove_ray.settings import Settings
 
+# A session of Ray Client says by itself that it is lost.
+_CLIENT = "client"
 # For how long nodes that can run a task are taken for granted.
 _TRUST_SECONDS = 10.0
 
@@ -37,12 +39,14 @@ class Submitted:
         told: whether Ray is to tell of it anyway.
         error: what Ray raises in place of the task's value, when it has ended.
         outcome: the task's value.
+        session: the session that it was submitted in.
     """
 
-    __slots__ = ("begun", "error", "outcome", "ref", "run_id", "since", "told", "unwanted", "watched")
+    __slots__ = ("begun", "error", "outcome", "ref", "run_id", "session", "since", "told", "unwanted", "watched")
 
-    def __init__(self, run_id: str, ref: Any) -> None:
+    def __init__(self, run_id: str, ref: Any, *, session: str) -> None:
         self.run_id = run_id
+        self.session = session
         self.since = time.monotonic()
         self.ref = ref
         self.begun = False
@@ -122,7 +126,8 @@ class Runs:
         self.store(argument for _, apart in submissions for argument in apart)
         if not self._knows_nodes:
             self._check_nodes()
-        submitted = [self._submit(*submission, returns=returns) for submission in submissions]
+        session = self._session()
+        submitted = [self._submit(*submission, session=session, returns=returns) for submission in submissions]
         self._has_submitted = True
         if self.is_client:
             # Ray Client sends in the background; when the last one has its name, all have arrived.
@@ -140,6 +145,14 @@ class Runs:
         for run in runs:
             if not run.told:
                 self._watch(run, run.ref)
+
+    def lost(self, runs: Iterable[Submitted]) -> list[Submitted]:
+        """Return the runs whose session has been closed: with it, Ray has ended their tasks, and says nothing of them.
+
+        Asks nobody.
+        """
+        there = self._session() if ray.is_initialized() else None
+        return [run for run in runs if run.session != there]
 
     def cancel(self, runs: Iterable[Submitted], *, force: bool) -> None:
         """Interrupt tasks, or kill the processes that execute them. Those that wait are withdrawn."""
@@ -162,9 +175,16 @@ class Runs:
         self.is_client = session.join(self._settings)
         self._joined = True
 
-    def _submit(self, payload: Mapping[str, Any], arguments: Iterable[Apart], *, returns: int) -> Submitted:
+    def _session(self) -> str:
+        """Return what tells a driver's session from an earlier or a later one, which the program may have made."""
+        return _CLIENT if self.is_client else str(ray.get_runtime_context().get_job_id())
+
+    def _submit(
+        self, payload: Mapping[str, Any], arguments: Iterable[Apart], *, session: str, returns: int
+    ) -> Submitted:
         stored = {argument.key: self._stored[argument] for argument in arguments}
-        run = Submitted(str(payload["run_id"]), self._remote.submit(payload, stored, returns=returns))
+        ref = self._remote.submit(payload, stored, returns=returns)
+        run = Submitted(str(payload["run_id"]), ref, session=session)
         if returns:
             run.told = True
             self._watch(run, run.ref)
