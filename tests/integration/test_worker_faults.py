@@ -38,7 +38,7 @@ def server() -> Iterator[EventServer]:
 
 
 @pytest.fixture(params=["run", "arun"])
-def execute(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]], None]:
+def execute(request: pytest.FixtureRequest) -> Callable[[dict[str, Any]], bytes | None]:
     if request.param == "run":
         return lambda payload: run(payload)
     return lambda payload: asyncio.run(arun(payload))
@@ -58,7 +58,7 @@ def _open_later(server: EventServer, seconds: float) -> threading.Timer:
 
 # Fault 2.
 def test_a_port_that_refuses_at_the_start_delays_nothing_but_the_outcome(
-    server: EventServer, execute: Callable[[dict[str, Any]], None]
+    server: EventServer, execute: Callable[[dict[str, Any]], bytes | None]
 ) -> None:
     server.close()
     timer = _open_later(server, 0.5)
@@ -69,7 +69,7 @@ def test_a_port_that_refuses_at_the_start_delays_nothing_but_the_outcome(
 
 # Fault 1, with the port refused for three seconds.
 def test_a_port_that_refuses_at_the_result_delays_it(
-    server: EventServer, execute: Callable[[dict[str, Any]], None]
+    server: EventServer, execute: Callable[[dict[str, Any]], bytes | None]
 ) -> None:
     timers: list[threading.Timer] = []
 
@@ -86,7 +86,7 @@ def test_a_port_that_refuses_at_the_result_delays_it(
 
 # Fault 7.
 def test_the_outcome_suffices_where_every_start_event_is_lost(
-    server: EventServer, execute: Callable[[dict[str, Any]], None]
+    server: EventServer, execute: Callable[[dict[str, Any]], bytes | None]
 ) -> None:
     server.rule = lambda request: DROP if request.kind == "task_started" else Move()
     execute(payload_for(server.url, lambda: 42))
@@ -95,7 +95,7 @@ def test_the_outcome_suffices_where_every_start_event_is_lost(
 
 # Fault 8.
 def test_an_error_event_that_is_lost_is_posted_again(
-    server: EventServer, execute: Callable[[dict[str, Any]], None]
+    server: EventServer, execute: Callable[[dict[str, Any]], bytes | None]
 ) -> None:
     lost: list[Request] = []
 
@@ -116,7 +116,7 @@ def test_an_error_event_that_is_lost_is_posted_again(
 
 
 # Fault 9: the path is slow, in proportion to the lease as two seconds are to the default one of thirty and more.
-def test_a_slow_path_is_no_silent_weave(server: EventServer, execute: Callable[[dict[str, Any]], None]) -> None:
+def test_a_slow_path_is_no_silent_weave(server: EventServer, execute: Callable[[dict[str, Any]], bytes | None]) -> None:
     lease = 1.2
     arrivals: list[float] = []
 

@@ -4,7 +4,7 @@ import asyncio
 import copy
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Three leases of silence, ten minutes for an outcome that cannot be delivered, and the last attempts of both.
 _LONGEST_ALONE = 3 * 30.0 + 600.0 + 30.0
 WALL = 1_700_000_000.0
+_LARGEST_CARRIED = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -37,6 +38,10 @@ class BackendFaults:
         kill: the process that executes it is killed.
         redeliver: a killed job is delivered once more.
         skew: a host's clock is wrong.
+        drop: an outcome that it carries is lost on its way, and the job has ended without one.
+        forge: somebody puts another outcome in its place.
+        repeat: it is told of once more, later.
+        late: the end of the job, and its outcome, become known later.
     """
 
     refuse: float = 0.0
@@ -47,6 +52,10 @@ class BackendFaults:
     kill: float = 0.0
     redeliver: float = 0.0
     skew: float = 0.0
+    drop: float = 0.0
+    forge: float = 0.0
+    repeat: float = 0.0
+    late: float = 0.0
 
 
 class Disk:
@@ -151,6 +160,7 @@ class Job:
         self.payload = payload
         self.phase: JobPhase = "queued"
         self.exit_code: int | None = None
+        self.outcome: bytes | None = None
         self.processes: list[Process] = []
 
 
@@ -160,14 +170,23 @@ class Backend:
     Attributes:
         crashes: what workers raised that they should not have, or did although nobody waits for them any more.
         abandoned_at: since when the owner is gone, or None.
+        ends: jobs whose end it tells of by itself, as it carries outcomes back.
+        forged: makes the outcome that somebody puts in the place of a run's own.
 
     Args:
         chance: decides everything.
         faults: how likely each mishap is.
         network: between hosts and owner.
+        carries: whether it carries outcomes back, and delivers each job once. Faults that repeat a job are then not for
+            it.
     """
 
-    def __init__(self, chance: random.Random, faults: BackendFaults, network: Network) -> None:
+    def __init__(
+        self, chance: random.Random, faults: BackendFaults, network: Network, *, carries: bool = False
+    ) -> None:
+        self.carries = carries
+        self.ends: asyncio.Queue[str] = asyncio.Queue()
+        self.forged: Callable[[str], bytes] = str.encode
         self.chance = chance
         self.faults = faults
         self._network = network
@@ -208,7 +227,7 @@ class Backend:
     def state(self, job_id: str) -> JobState:
         """Say how a job is doing."""
         job = self._jobs[job_id]
-        return JobState(job.phase, exit_code=job.exit_code)
+        return JobState(job.phase, exit_code=job.exit_code, outcome=job.outcome)
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.ensure_future(coroutine)
@@ -230,7 +249,8 @@ class Backend:
         job.processes.append(process)
         # The payload goes through JSON, as in any backend.
         payload = json.loads(json.dumps(job.payload))
-        execution = process.start(lambda: _execute(payload))
+        outcomes: list[bytes | None] = []
+        execution = process.start(lambda: outcomes.append(_execute(payload, carried=self.carries)))
         if self.happens("kill"):
             asyncio.get_running_loop().call_later(self.chance.expovariate(1 / 2.0), process.kill)
         began = asyncio.get_running_loop().time()
@@ -242,7 +262,21 @@ class Backend:
             await asyncio.sleep(self.chance.uniform(0.1, 5.0))
             self._spawn(self._work(job))
         elif all(not other.alive for other in job.processes):
+            if self.carries:
+                await self._carry(job, None if killed else outcomes[0])
             job.phase, job.exit_code = ("failed", -9) if killed else ("finished", 0)
+
+    async def _carry(self, job: Job, outcome: bytes | None) -> None:
+        """Bring the end of a job back, with its outcome; tell of it, or leave it to be asked for."""
+        run_id: str = job.payload["run_id"]
+        if self.happens("late"):
+            await asyncio.sleep(self.chance.uniform(0.1, 30.0))
+        if outcome is not None and not self.happens("drop"):
+            job.outcome = self.forged(run_id) if self.happens("forge") else outcome
+        loop = asyncio.get_running_loop()
+        for again in (False, True):
+            if self.happens("repeat") if again else self.chance.random() < 0.5:
+                loop.call_later(self.chance.uniform(0.0, 30.0 if again else 0.2), self.ends.put_nowait, run_id)
 
     def _judge(self, execution: "asyncio.Task[None]", began: float) -> None:
         if not execution.cancelled() and execution.exception() is not None:
@@ -253,11 +287,11 @@ class Backend:
                 self.crashes.append(f"I5: a worker went on for {alone:.0f} s after its owner had gone")
 
 
-def _execute(payload: dict[str, Any]) -> None:
+def _execute(payload: dict[str, Any], *, carried: bool) -> bytes | None:
     try:
-        run_backend_payload(payload)
+        return run_backend_payload(payload, delivered_once=carried, returns=_LARGEST_CARRIED if carried else 0)
     except DeliveryError:
-        pass  # The process would exit with an error; the backend's state says so.
+        return None  # The process would exit with an error; the backend's state says so.
 
 
 def _require_life() -> None:
@@ -296,3 +330,14 @@ class SimulatedAdapter(BackendAdapter):
         if self._backend.happens("refuse"):
             raise ConnectionError("simulated")
         return {run_id: self._backend.state(job_id) for run_id, job_id in submissions.items()}
+
+
+class CarryingAdapter(SimulatedAdapter):
+    """Submits to a `Backend` that carries outcomes back: with what it tells by itself, and with what it is asked."""
+
+    carries_outcomes = True
+
+    async def watch(self) -> AsyncIterator[tuple[str, JobState]]:
+        while True:
+            run_id = await self._backend.ends.get()
+            yield run_id, self._backend.state(run_id)

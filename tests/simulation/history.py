@@ -87,6 +87,11 @@ class History:
         """Note what the receiver answered."""
         self._answers.append((str(frame.get("run_id")), str(frame.get("type")), status, now))
 
+    @property
+    def posted(self) -> set[str]:
+        """The types of the events that workers have posted."""
+        return {kind for _, kind, _, _ in self._answers}
+
     # --- judging ---
 
     def violations(self) -> list[str]:

@@ -41,6 +41,40 @@ def chaotic() -> Plan:
     )
 
 
+def carried() -> Plan:
+    """As `stormy`, where the backend carries outcomes back: some late, some told of twice."""
+    return Plan(
+        network=NetworkFaults(rate=0.4),
+        backend=BackendFaults(late=0.2, repeat=0.5),
+        timeouts=False,
+        heartbeats=False,
+        carries=True,
+    )
+
+
+def carried_in_chaos() -> Plan:
+    """As `chaotic`, where the backend carries outcomes back: some are lost, late, told of twice or forged."""
+    return Plan(
+        network=NetworkFaults(rate=0.2, outage=(6.0, 14.0)),
+        backend=BackendFaults(
+            refuse=0.05,
+            hang=0.03,
+            lose=0.05,
+            forget=0.05,
+            kill=0.2,
+            skew=0.2,
+            drop=0.1,
+            forge=0.1,
+            repeat=0.5,
+            late=0.3,
+        ),
+        cancels=0.2,
+        failures=0.2,
+        attacks=3,
+        carries=True,
+    )
+
+
 def batches(share: float) -> list[range]:
     """Return the seeds of a kind of world, in batches."""
     if ONLY is not None:
@@ -56,10 +90,11 @@ def assert_no_promise_is_broken(plan: Callable[[], Plan], seeds: range) -> None:
         assert not broken, f"seed {seed} of the {plan.__name__} worlds:\n" + "\n".join(broken)
 
 
+@pytest.mark.parametrize("plan", [stormy, carried])
 @pytest.mark.parametrize("seeds", batches(0.3), ids=str)
-def test_in_a_storm_every_task_gets_its_own_result(seeds: range) -> None:
+def test_in_a_storm_every_task_gets_its_own_result(seeds: range, plan: Callable[[], Plan]) -> None:
     for seed in seeds:
-        world = World(seed, stormy())
+        world = World(seed, plan())
         broken = world.run()
         wrong = [ticket for ticket in world.history.tickets.values() if ticket.value is None]
         assert not broken, f"seed {seed}:\n" + "\n".join(broken)
@@ -74,3 +109,8 @@ def test_dying_workers_break_no_promise(seeds: range) -> None:
 @pytest.mark.parametrize("seeds", batches(0.4), ids=str)
 def test_chaos_breaks_no_promise(seeds: range) -> None:
     assert_no_promise_is_broken(chaotic, seeds)
+
+
+@pytest.mark.parametrize("seeds", batches(0.4), ids=str)
+def test_a_backend_that_carries_outcomes_breaks_no_promise(seeds: range) -> None:
+    assert_no_promise_is_broken(carried_in_chaos, seeds)

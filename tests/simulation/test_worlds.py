@@ -45,9 +45,23 @@ def test_minutes_of_trouble_take_no_time() -> None:
 
 
 def test_a_receiver_that_checks_no_signatures_is_found_out() -> None:
-    with mock.patch("wove.backend.app.verify_event"):
+    with mock.patch("wove.backend.arrivals.verify_event"):
         found = [broken for seed in range(10) for broken in World(seed, Plan(weaves=5, attacks=20)).run()]
     assert any(broken.startswith("I4") for broken in found)
+
+
+def test_a_forged_outcome_that_nobody_checks_is_found_out() -> None:
+    plan = Plan(weaves=5, backend=BackendFaults(forge=0.5), carries=True)
+    with mock.patch("wove.backend.arrivals.verify_event"):
+        found = [broken for seed in range(5) for broken in World(seed, plan).run()]
+    assert any(broken.startswith("I4") for broken in found)
+
+
+def test_outcomes_that_are_carried_back_are_not_posted() -> None:
+    world = World(1, Plan(weaves=5, timeouts=False, carries=True))
+    assert world.run() == []
+    assert all(ticket.value is not None for ticket in world.history.tickets.values())
+    assert "task_result" not in world.history.posted
 
 
 def test_an_owner_that_misses_no_heartbeats_is_found_out() -> None:

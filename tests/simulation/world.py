@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 import wove
-from tests.simulation.backend import WALL, Backend, BackendFaults, Process, SimulatedAdapter
+from tests.simulation.backend import WALL, Backend, BackendFaults, CarryingAdapter, Process, SimulatedAdapter
 from tests.simulation.history import History, Ticket
 from tests.simulation.network import Network, NetworkFaults, call_app
 from tests.simulation.virtual_loop import Strand, VirtualLoop, sleep
@@ -25,6 +25,7 @@ from wove.backend.connections import connections
 from wove.backend.events import Clock
 from wove.backend.loop import IOLoop
 from wove.backend.pacemaker import pacemaker
+from wove.backend.returned import pack_outcome
 from wove.backend.signing import body_digest, sign_event
 from wove.backend.spool import spool
 from wove.environment.orders import make_order
@@ -48,6 +49,7 @@ class Plan:
         cancels: the share of weaves that are cancelled.
         failures: the share of tasks that raise.
         attacks: how many forged events somebody posts.
+        carries: whether the backend carries outcomes back.
     """
 
     weaves: int = 3
@@ -58,6 +60,7 @@ class Plan:
     cancels: float = 0.0
     failures: float = 0.0
     attacks: int = 0
+    carries: bool = False
 
 
 class World:
@@ -79,7 +82,8 @@ class World:
         loop = VirtualLoop()
         background = _VirtualIOLoop(loop)
         network = Network(self._chance, self._plan.network, self.history)
-        backend = Backend(self._chance, self._plan.backend, network)
+        backend = Backend(self._chance, self._plan.backend, network, carries=self._plan.carries)
+        backend.forged = self._forged_outcome
         with _inside(self, loop, background), contextlib.closing(loop):
             try:
                 return loop.run_until_complete(self._main(background, network, backend))
@@ -87,7 +91,8 @@ class World:
                 _end_all_tasks(loop)
 
     async def _main(self, background: "_VirtualIOLoop", network: Network, backend: Backend) -> list[str]:
-        executor = BackendAdapterEnvironmentExecutor("simulated", adapter_class=SimulatedAdapter)
+        adapter = CarryingAdapter if self._plan.carries else SimulatedAdapter
+        executor = BackendAdapterEnvironmentExecutor("simulated", adapter_class=adapter)
         token = "".join(self._chance.choices("abcdef0123456789", k=32))
         config = {
             "backend": backend,
@@ -178,21 +183,28 @@ class World:
         await asyncio.sleep(chance.uniform(0.0, 20.0))
         signed = [run_id for run_id in self.history.executions if chance.random() < 0.5]
         run_id = chance.choice(signed or ["nobody"])
+        headers, body = self._forged(run_id)
+        answer = await call_app(f"/wove/events/{chance.choice([token, 'guess'])}", "POST", headers, body)
+        self.history.forgeries.append(answer.status)
+
+    def _forged_outcome(self, run_id: str) -> bytes:
+        return pack_outcome(*self._forged(run_id))
+
+    def _forged(self, run_id: str) -> tuple[dict[str, str], bytes]:
+        """Return the headers and the body of a final event that is right in everything but the key."""
         bomb = base64.b64encode(pickle.dumps(_Bomb())).decode()
         frame = {"type": "task_result", "run_id": run_id, "task_id": None, "result_pickle": bomb}
         body = json.dumps(frame).encode()
-        # Right in everything but the key.
         headers = sign_event(
             "guessed",
             run_id,
             worker_id="attacker",
-            sequence=chance.randint(1, 9),
+            sequence=self._chance.randint(1, 9),
             timestamp=int(WALL + asyncio.get_running_loop().time()),
             digest=body_digest(body),
             length=len(body),
         )
-        answer = await call_app(f"/wove/events/{chance.choice([token, 'guess'])}", "POST", headers, body)
-        self.history.forgeries.append(answer.status)
+        return headers, body
 
 
 class _Bomb:
@@ -283,7 +295,7 @@ def _inside(world: World, loop: VirtualLoop, background: _VirtualIOLoop) -> Iter
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch("wove.backend.loop._current", background))
         stack.enter_context(mock.patch("wove.backend.threads._threads", _Immediately()))
-        stack.enter_context(mock.patch("wove.backend.app.time", time))
+        stack.enter_context(mock.patch("wove.backend.arrivals.time", time))
         for original, replacement in (
             (Clock, lambda: _process().clock),
             (connections, lambda: _process().connections),

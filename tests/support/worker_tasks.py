@@ -33,7 +33,7 @@ def call_shared() -> Any:
 
 
 def execute_in_place(
-    execute: Callable[[dict[str, Any]], None], server: EventServer, task: Callable[..., Any], **fields: Any
+    execute: Callable[[dict[str, Any]], object], server: EventServer, task: Callable[..., Any], **fields: Any
 ) -> None:
     """Execute a task that shares objects with the test: it is found by name instead of being copied."""
     shared["task"] = task

@@ -1,6 +1,7 @@
 """Tasks of the tests, which Ray's workers import from here."""
 
 import os
+import threading
 
 import ray
 
@@ -31,3 +32,19 @@ def length_of(item: int, blob: bytes) -> int:
 def change(item: int, table: list[int]) -> int:
     table[0] += item
     return table[0]
+
+
+class Fatal:
+    """Ends the process that pickles it."""
+
+    def __reduce__(self) -> str:
+        os._exit(7)
+
+
+def end_with_the_outcome() -> Fatal:
+    return Fatal()
+
+
+def end_after_the_outcome() -> int:
+    threading.Timer(0.3, os._exit, (7,)).start()
+    return os.getpid()

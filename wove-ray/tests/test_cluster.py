@@ -18,7 +18,8 @@ from wove import weave
 from wove.errors import ConfigurationError, DeliveryError, DeliveryOrphanedError
 from wove.testing import tasks
 from wove.testing.servers import free_port
-from wove.testing.stage import Stage
+from wove.testing.stage import Stage, poll_until
+from wove_ray import RayAdapter
 
 SECONDS = 120.0
 
@@ -286,3 +287,137 @@ def test_what_is_left_with_the_weave_is_fetched_there(stage: Stage) -> None:
     stage.configure(max_payload_bytes=4096)
     # Too small for Ray's store, and too large for the payload.
     assert stage.call(cluster_tasks.length_of, item=1, blob=tasks.make_blob(30_000)) == 30_001
+
+
+# --- outcomes that come back as the values of Ray's tasks ---
+
+
+@pytest.fixture
+def returned(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    monkeypatch.setattr(RayAdapter, "returns_from", 1)
+    return stage
+
+
+def test_an_outcome_that_dies_with_its_process_is_an_error_soon(returned: Stage) -> None:
+    error = returned.begin(cluster_tasks.end_with_the_outcome).failure(SECONDS)
+    assert isinstance(error, DeliveryOrphanedError)
+    assert "WorkerCrashedError" in str(error)
+
+
+def test_an_outcome_that_ray_has_survives_its_process(returned: Stage) -> None:
+    pid = returned.call(cluster_tasks.end_after_the_outcome)
+    assert returned.call(tasks.add, left=1, right=2) == 3
+    poll_until(lambda: not Path(f"/proc/{pid}").exists(), seconds=SECONDS, what="the end of the process")
+
+
+def test_an_outcome_that_is_too_large_for_the_receiver_is_an_error_that_says_so(returned: Stage) -> None:
+    returned.configure(callback_max_bytes=20_000)
+    error = returned.begin(tasks.make_blob, size=30_000).failure(SECONDS)
+    assert "callback_max_bytes" in str(error)
+
+
+def test_through_ray_client_outcomes_are_posted(cluster: RayCluster, tmp_path: Path) -> None:
+    done = run_program(tmp_path, POSTED, f"ray://127.0.0.1:{cluster.client_port}")
+    assert done.splitlines() == ["[0, 1, 4, 9, 16, 25]", "posted: 6"]
+
+
+@pytest.mark.parametrize("again", ["", "ray.init(sys.argv[1], log_to_driver=False, logging_level='ERROR')"])
+def test_a_session_that_the_program_closes_ends_its_waiting_tasks(
+    cluster: RayCluster, tmp_path: Path, again: str
+) -> None:
+    done = run_program(tmp_path, CLOSED.replace("AGAIN", again), cluster.address)
+    assert done.splitlines() == ["DeliveryOrphanedError True"]
+
+
+POSTED = """
+import sys
+import wove
+from wove import weave
+from wove.backend import receiver
+from wove_ray import RayAdapter
+
+RayAdapter.returns_from = 1
+config = {"address": sys.argv[1]}
+wove.config(default_environment="here", environments={
+    "here": {"executor": "local"}, "there": {"executor": "ray", "executor_config": config}
+})
+take, carried = receiver.take_outcome, []
+
+
+async def count(*arguments):
+    carried.append(arguments)
+    await take(*arguments)
+
+
+receiver.take_outcome = count
+
+with weave() as w:
+    @w.do(range(6), environment="there")
+    def squares(item):
+        return item * item
+
+print(w.result.squares)
+print("posted:", 6 - len(carried))
+wove.shutdown()
+"""
+
+CLOSED = """
+import sys
+import threading
+import ray
+import wove
+from wove import weave
+from wove.plugins import hookimpl, register
+
+ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+# It waits for a node that never comes: no worker says what becomes of it.
+config = {"remote_options": {"num_cpus": 64}, "queue_timeout": 600.0}
+wove.config(default_environment="here", environments={
+    "here": {"executor": "local"}, "there": {"executor": "ray", "executor_config": config}
+})
+
+
+class Closing:
+    @hookimpl
+    def wove_task_submitted(self, run_id):
+        # Later than the adapter asks Ray about the run.
+        threading.Timer(1.0, close).start()
+
+
+def close():
+    ray.shutdown()
+    AGAIN
+
+
+register(Closing())
+
+
+def never():
+    pass
+
+
+try:
+    with weave() as w:
+        w.do(environment="there")(never)
+    w.result["never"]
+except Exception as error:
+    print(type(error).__name__, "session" in str(error))
+wove.shutdown()
+ray.shutdown()
+"""
+
+
+def run_program(directory: Path, text: str, address: str) -> str:
+    program = directory / "program.py"
+    program.write_text(dedent(text), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(program), address],
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=200.0,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

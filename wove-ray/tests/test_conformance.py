@@ -61,6 +61,17 @@ class TestDriver(OnRay):
 
 
 @pytest.mark.timeout(600)
+class TestReturned(TestDriver):
+    """This process is a driver, and Ray carries every outcome back that it can."""
+
+    subject = "ray (returned)"
+
+    @pytest.fixture(autouse=True)
+    def _in_a_crowd(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(RayAdapter, "returns_from", 1)
+
+
+@pytest.mark.timeout(600)
 class TestClient(OnRay):
     """This process is a client of the cluster, which it reaches through a relay."""
 

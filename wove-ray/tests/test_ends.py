@@ -1,7 +1,14 @@
 """What is made of the ends that Ray tells."""
 
 import pytest
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, TaskCancelledError, WorkerCrashedError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayTaskError,
+    TaskCancelledError,
+    WorkerCrashedError,
+)
 
 from wove.errors import DeliveryGivenUpError
 from wove_ray.ends import state_of
@@ -47,3 +54,9 @@ def test_long_explanations_are_cut_after_a_sentence_and_lose_their_colours() -> 
     assert reason.startswith("OutOfMemoryError: Used too much. Consider this.")
     assert reason.endswith("this.")
     assert len(reason) < 650
+
+
+def test_a_value_that_ray_has_lost_is_a_failure() -> None:
+    state = state_of(ObjectLostError("00ff", None, ""))
+    assert (state.phase, state.grace) == ("failed", 0.5)
+    assert "ObjectLostError" in (state.reason or "")

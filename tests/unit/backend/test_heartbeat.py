@@ -130,6 +130,17 @@ def test_a_start_event_that_did_not_arrive_goes_out_before_anything_else(
     assert server.kinds == ["task_started", "heartbeat"]
 
 
+def test_where_nobody_was_asked_the_first_beat_posts_the_start_event(
+    heartbeat: Heartbeat, server: EventServer, time: VirtualClock, timing: Timing
+) -> None:
+    heartbeat.begin_unasked()
+    assert timing.due == pytest.approx(0.2)
+    assert heartbeat.beat() == 10.0
+    time.now = 10.0
+    heartbeat.beat()
+    assert server.kinds == ["task_started", "heartbeat"]
+
+
 # Fault 30.
 def test_a_weave_that_gives_up_stops_the_task(
     heartbeat: Heartbeat, server: EventServer, time: VirtualClock, stops: list[str]

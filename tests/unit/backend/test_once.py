@@ -16,7 +16,7 @@ from wove.backend.once import OnceGuard
 from wove.backend.spool import Spool, spool
 from wove.integrations.worker import arun, run
 
-Run = Callable[[dict[str, Any]], None]
+Run = Callable[[dict[str, Any]], bytes | None]
 IDS = {"run_id": "second", "task_id": "again"}
 
 

@@ -13,7 +13,7 @@ from wove.backend.connections import connections
 from wove.backend.spool import spool
 from wove.integrations.worker import arun, run
 
-Run = Callable[[dict[str, Any]], None]
+Run = Callable[[dict[str, Any]], bytes | None]
 
 
 @pytest.fixture(params=["run", "arun"])

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wove.backend.threads import in_daemon_thread
 from wove.backend.types import FINAL_EVENTS
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
 _LARGEST_THROUGH_CLIENT = 256 * 1024
 # More than this is submitted in a thread: a small task takes some 50 microseconds.
 _FEW, _SMALL_BYTES = 8, 64 * 1024
+# Ray carries values of up to 100 kB in its own messages; others go to its store, and cost more than to post them.
+_LARGEST_RETURNED = 64 * 1024
 # How long Ray may take to accept tasks, or a cancel.
 _ANSWER_SECONDS = 8.0
 _CLOSE_SECONDS = 3.0
 # From when on Ray is to tell of a task's end. Each of its calls disturbs whatever this process does.
 _UNWATCHED_SECONDS = 0.1
+# How often the session is looked at while there are runs. Nobody tells when the program closes it.
+_SESSION_SECONDS = 1.0
 
 logger = logging.getLogger("wove")
 
@@ -34,11 +40,18 @@ class RayAdapter(BackendAdapter):
 
     ``executor_config``: ``address``, ``init``, ``init_options``, ``remote_options``, ``force_cancel``,
     ``cancel_grace``, ``queue_timeout``. The README has a table.
+
+    Attributes:
+        returns_from: how many tasks must be in flight for a driver to let the outcomes of further ones come back as
+            their values: that is less work for both sides. Where there is little else to do, what a worker posts is
+            here sooner.
     """
 
     required_modules = ("ray",)
     install_hint = "pip install wove-ray"
     carries_apart = True
+    carries_outcomes = True
+    returns_from: ClassVar[int] = 4
     capabilities = frozenset(
         "cancel_queued cancel_running_async cancel_running_sync deduplicate detect_dead_process detect_dead_worker "
         "detect_lost_job graceful_stop max_argument_20mb queues_without_worker separate_process".split()
@@ -62,7 +75,10 @@ class RayAdapter(BackendAdapter):
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching: asyncio.TimerHandle | None = None
+        self._checking: asyncio.TimerHandle | None = None
         self._closed = False
+        self._ended: deque[Submitted] = deque()
+        self._waking = False
         await in_daemon_thread(self._join)
         if self._connected.is_client:
             self.max_payload_bytes = _LARGEST_THROUGH_CLIENT
@@ -91,7 +107,8 @@ class RayAdapter(BackendAdapter):
             for payload, frame in submissions
             if payload["run_id"] not in self._inflight
         ]
-        for run in await self._submitted(new) if new else ():
+        returns = self._largest_returned(len(new))
+        for run in await self._submitted(new, returns) if new else ():
             self._track(run)
         return [self._inflight[payload["run_id"]] for payload, _ in submissions]
 
@@ -126,7 +143,7 @@ class RayAdapter(BackendAdapter):
         if self._runs is None:
             return
         await self._unwanted.close(_CLOSE_SECONDS)
-        for timer in (*self._timers.values(), *filter(None, [self._watching])):
+        for timer in (*self._timers.values(), *filter(None, [self._watching, self._checking])):
             timer.cancel()
         left = [run for run in self._inflight.values() if run.unwanted]
         if left and self._settings.force_cancel is None:
@@ -143,15 +160,22 @@ class RayAdapter(BackendAdapter):
             raise RuntimeError(f"The adapter {self.name!r} has not been started.")
         return self._runs
 
-    async def _submitted(self, submissions: "list[Submission]") -> "Sequence[Submitted]":
+    def _largest_returned(self, more: int) -> int:
+        """Return the bytes up to which the outcomes of some more tasks are to come back as their values."""
+        if not self.carries_outcomes or self._connected.is_client or len(self._inflight) + more < self.returns_from:
+            return 0
+        # What is larger than the receiver takes is posted, so that the worker hears of that.
+        return min(_LARGEST_RETURNED, self.config.get("callback_max_bytes") or _LARGEST_RETURNED)
+
+    async def _submitted(self, submissions: "list[Submission]", returns: int) -> "Sequence[Submitted]":
         runs = self._connected
         arguments = [argument for _, apart in submissions for argument in apart]
         if self._is_quick(submissions, arguments):
-            return runs.submit(submissions)
+            return runs.submit(submissions, returns=returns)
         if arguments:
             # However long it takes: that is a matter of their size.
             await in_daemon_thread(runs.store, arguments)
-        submitting = asyncio.ensure_future(in_daemon_thread(runs.submit, submissions))
+        submitting = asyncio.ensure_future(in_daemon_thread(partial(runs.submit, submissions, returns=returns)))
         try:
             submitted = await asyncio.wait_for(asyncio.shield(submitting), _ANSWER_SECONDS if runs.is_client else None)
         except (TimeoutError, asyncio.CancelledError) as error:
@@ -177,10 +201,25 @@ class RayAdapter(BackendAdapter):
 
     def _track(self, run: "Submitted") -> None:
         self._inflight[run.run_id] = run
+        if run.over:
+            # Before it was tracked: it was submitted in a thread.
+            self._loop.call_soon(self._take_end, run)
+            return
         if self._settings.queue_timeout is not None:
             self._arm(run, self._settings.queue_timeout, self._give_up_waiting)
         if self._watching is None:
             self._watching = self._loop.call_later(_UNWATCHED_SECONDS, self._watch_late)
+        if self._checking is None:
+            self._checking = self._loop.call_later(_SESSION_SECONDS, self._check_session)
+
+    def _check_session(self) -> None:
+        """End the runs whose session is gone."""
+        self._checking = None
+        for run in self._connected.lost(self._inflight.values()):
+            run.error = ConnectionError("the session with Ray has been closed, and its tasks have ended with it")
+            self._take_end(run)
+        if self._inflight:
+            self._checking = self._loop.call_later(_SESSION_SECONDS, self._check_session)
 
     def _watch_late(self) -> None:
         """Ask Ray about the tasks whose events have not come soon. Most are over by now, and cost nothing."""
@@ -203,21 +242,32 @@ class RayAdapter(BackendAdapter):
                 self._connected.watch(runs)
         except Exception as error:  # The session is gone, and what ran in it.
             for run in runs:
-                self._take_end(run, error)
+                run.error = error
+                self._take_end(run)
 
-    def _on_end(self, run: "Submitted", error: BaseException | None) -> None:
-        # On a thread of Ray's.
+    def _on_end(self, run: "Submitted") -> None:
+        # On a thread of Ray's. To wake the loop costs more than the rest, so one call does for all that end meanwhile.
+        self._ended.append(run)
+        if self._waking:
+            return
+        self._waking = True
         try:
-            self._loop.call_soon_threadsafe(self._take_end, run, error)
+            self._loop.call_soon_threadsafe(self._take_ends)
         except RuntimeError:
             pass  # The loop has been closed.
 
-    def _take_end(self, run: "Submitted", error: BaseException | None) -> None:
+    def _take_ends(self) -> None:
+        # First: who adds one from now on calls again. One call too many does no harm.
+        self._waking = False
+        while self._ended:
+            self._take_end(self._ended.popleft())
+
+    def _take_end(self, run: "Submitted") -> None:
         from wove_ray.ends import state_of
 
         if self._inflight.get(run.run_id) is run:
             self._forget(run)
-            self._news.put_nowait((run.run_id, state_of(error)))
+            self._news.put_nowait((run.run_id, state_of(run.error, run.outcome)))
 
     def _forget(self, run: "Submitted") -> None:
         del self._inflight[run.run_id]

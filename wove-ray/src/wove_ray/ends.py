@@ -18,14 +18,15 @@ _NO_WOVE = (
 )
 
 
-def state_of(error: BaseException | None) -> JobState:
+def state_of(error: BaseException | None, outcome: bytes | None = None) -> JobState:
     """Return the state of a run whose task has ended.
 
     Args:
         error: what Ray raises where the task's value would be; None if there is one.
+        outcome: the value, where the outcome has come back with it.
     """
     if error is None:
-        return JobState("finished")
+        return JobState("finished", outcome=outcome)
     cause = getattr(error, "cause", None)
     if isinstance(error, exceptions.TaskCancelledError) or isinstance(cause, exceptions.TaskCancelledError):
         return JobState("cancelled", reason="Ray has cancelled the task", grace=_LAST_EVENT_SECONDS)

@@ -20,22 +20,22 @@ _NAME = "wove"
 _OF_FUNCTIONS = {"max_calls", "num_gpus"}
 
 
-def _make_execute() -> Callable[..., None]:
+def _make_execute() -> Callable[..., bytes | None]:
     """Return the function that executes a payload.
 
     It is made in here so that Ray sends it by value: its workers need Wove's core, but not this distribution.
     """
     once_seconds = _ONCE_SECONDS
 
-    def execute(body: bytes, *stored: bytes) -> None:
+    def execute(body: bytes, *stored: bytes) -> bytes | None:
         import pickle
 
         from wove.backend.apart import values_apart
         from wove.integrations.worker import run
 
-        payload, keys = pickle.loads(body)
+        payload, keys, returns = pickle.loads(body)
         with values_apart(dict(zip(keys, stored, strict=True))):
-            run(payload, once_seconds=once_seconds, delivered_once=True)
+            return run(payload, once_seconds=once_seconds, delivered_once=True, returns=returns)
 
     return execute
 
@@ -69,15 +69,16 @@ class RemoteRun:
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"remote_options: Ray refuses them: {error}") from error
 
-    def submit(self, payload: Mapping[str, Any], stored: Mapping[str, Any]) -> Any:
+    def submit(self, payload: Mapping[str, Any], stored: Mapping[str, Any], *, returns: int) -> Any:
         """Submit a payload, and return Ray's reference to its end.
 
         Args:
             payload: the payload.
             stored: Ray's references to arguments that travel apart from it, by their keys.
+            returns: bytes up to which the outcome is to be the task's value, instead of being posted.
         """
         # Bytes are what Ray carries fastest: they are neither looked at nor pickled again.
-        body = pickle.dumps((payload, list(stored)), protocol=pickle.HIGHEST_PROTOCOL)
+        body = pickle.dumps((payload, list(stored), returns), protocol=pickle.HIGHEST_PROTOCOL)
         name = f"{_NAME}: {payload.get('task_name') or payload.get('task_id')}"
         return self._called(name).remote(body, *stored.values())
 

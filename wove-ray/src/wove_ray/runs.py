@@ -16,10 +16,12 @@ from wove_ray.remote import RemoteRun
 from wove_ray.resources import misfit
 from wove_ray.settings import Settings
 
+# A session of Ray Client says by itself that it is lost.
+_CLIENT = "client"
 # For how long nodes that can run a task are taken for granted.
 _TRUST_SECONDS = 10.0
 
-Ended = Callable[["Submitted", BaseException | None], None]
+Ended = Callable[["Submitted"], None]
 # A payload, and the arguments that travel apart from it.
 Submission = tuple[Mapping[str, Any], Sequence[Apart]]
 
@@ -33,18 +35,26 @@ class Submitted:
         ref: Ray's reference to the task's end; None when that has come.
         begun: whether a worker has been heard of.
         unwanted: whether the run is to be cancelled.
-        watched: whether Ray is to tell when the task ends.
+        watched: whether Ray has been asked about the task's end some time after it was submitted.
+        told: whether Ray is to tell of it anyway.
+        error: what Ray raises in place of the task's value, when it has ended.
+        outcome: the task's value.
+        session: the session that it was submitted in.
     """
 
-    __slots__ = ("begun", "ref", "run_id", "since", "unwanted", "watched")
+    __slots__ = ("begun", "error", "outcome", "ref", "run_id", "session", "since", "told", "unwanted", "watched")
 
-    def __init__(self, run_id: str, ref: Any) -> None:
+    def __init__(self, run_id: str, ref: Any, *, session: str) -> None:
         self.run_id = run_id
+        self.session = session
         self.since = time.monotonic()
         self.ref = ref
         self.begun = False
         self.unwanted = False
         self.watched = False
+        self.told = False
+        self.error: BaseException | None = None
+        self.outcome: bytes | None = None
 
     @property
     def over(self) -> bool:
@@ -60,7 +70,7 @@ class Runs:
 
     Args:
         settings: how they are submitted.
-        ended: is told of the end of each, on a thread of Ray's, with what Ray raises for it.
+        ended: is told of the end of each, on a thread of Ray's.
 
     Raises:
         ConfigurationError: Ray refuses the settings, or there is no session and none can be made.
@@ -101,8 +111,13 @@ class Runs:
                 if argument not in self._stored:
                     self._stored[argument] = ray.put(argument.data)
 
-    def submit(self, submissions: Sequence[Submission]) -> list[Submitted]:
+    def submit(self, submissions: Sequence[Submission], *, returns: int = 0) -> list[Submitted]:
         """Submit payloads. Arguments that are not in the store yet are put there.
+
+        Args:
+            submissions: the payloads.
+            returns: bytes up to which outcomes are to come back as the values of tasks, whose ends Ray then tells from
+                the beginning.
 
         Raises:
             DeliveryError: no node can run them, and they shall not wait for one.
@@ -111,7 +126,8 @@ class Runs:
         self.store(argument for _, apart in submissions for argument in apart)
         if not self._knows_nodes:
             self._check_nodes()
-        submitted = [self._submit(*submission) for submission in submissions]
+        session = self._session()
+        submitted = [self._submit(*submission, session=session, returns=returns) for submission in submissions]
         self._has_submitted = True
         if self.is_client:
             # Ray Client sends in the background; when the last one has its name, all have arrived.
@@ -119,11 +135,24 @@ class Runs:
         return submitted
 
     def watch(self, runs: Iterable[Submitted]) -> None:
-        """Let Ray tell when tasks end."""
+        """Let Ray tell when tasks end.
+
+        Raises:
+            Exception: the session that they ran in has been closed.
+        """
+        if not ray.is_initialized():
+            raise ConnectionError("the session with Ray has been closed, and its tasks have ended with it")
         for run in runs:
-            ref = run.ref
-            if ref is not None:
-                ref.future().add_done_callback(partial(self._done, run))
+            if not run.told:
+                self._watch(run, run.ref)
+
+    def lost(self, runs: Iterable[Submitted]) -> list[Submitted]:
+        """Return the runs whose session has been closed: with it, Ray has ended their tasks, and says nothing of them.
+
+        Asks nobody.
+        """
+        there = self._session() if ray.is_initialized() else None
+        return [run for run in runs if run.session != there]
 
     def cancel(self, runs: Iterable[Submitted], *, force: bool) -> None:
         """Interrupt tasks, or kill the processes that execute them. Those that wait are withdrawn."""
@@ -146,13 +175,31 @@ class Runs:
         self.is_client = session.join(self._settings)
         self._joined = True
 
-    def _submit(self, payload: Mapping[str, Any], arguments: Iterable[Apart]) -> Submitted:
+    def _session(self) -> str:
+        """Return what tells a driver's session from an earlier or a later one, which the program may have made."""
+        return _CLIENT if self.is_client else str(ray.get_runtime_context().get_job_id())
+
+    def _submit(
+        self, payload: Mapping[str, Any], arguments: Iterable[Apart], *, session: str, returns: int
+    ) -> Submitted:
         stored = {argument.key: self._stored[argument] for argument in arguments}
-        return Submitted(str(payload["run_id"]), self._remote.submit(payload, stored))
+        ref = self._remote.submit(payload, stored, returns=returns)
+        run = Submitted(str(payload["run_id"]), ref, session=session)
+        if returns:
+            run.told = True
+            self._watch(run, run.ref)
+        return run
+
+    def _watch(self, run: Submitted, ref: Any) -> None:
+        if ref is not None:
+            ref.future().add_done_callback(partial(self._done, run))
 
     def _done(self, run: Submitted, future: Any) -> None:
+        run.error = future.exception()
+        if run.error is None:
+            run.outcome = future.result()
         run.ref = None
-        self._ended(run, future.exception())
+        self._ended(run)
 
     def _check_nodes(self) -> None:
         why = None if self._settings.queue_timeout is not None else self.misfit()

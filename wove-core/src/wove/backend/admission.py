@@ -7,10 +7,11 @@ from typing import Any, TypeGuard
 
 from wove.backend.retries import DeliveryPolicy
 from wove.backend.signing import derive_key, shared_secret, verify_payload
-from wove.errors import ConfigurationError, SignatureError
+from wove.errors import ConfigurationError, DeliveryTimeoutError, SignatureError
 
 RETRY_VARIABLE = "WOVE_CALLBACK_RETRY_SECONDS"
 SECURITY_VARIABLE = "WOVE_CALLBACK_SECURITY"
+_USUAL_POLICY = DeliveryPolicy()
 
 
 def check_payload(payload: object) -> None:
@@ -25,6 +26,12 @@ def check_payload(payload: object) -> None:
             f"The payload has version {payload['version']!r}, which this Wove does not know. "
             "Install the same version where weaves run and where their tasks run."
         )
+
+
+def check_options(*, delivered_once: bool, returns: int) -> None:
+    """Raise ValueError for options of ``run`` that do not go together."""
+    if returns and not delivered_once:
+        raise ValueError("returns is for jobs that are delivered once: set delivered_once, too, or leave it out.")
 
 
 def event_key(payload: Mapping[str, Any]) -> str | None:
@@ -67,7 +74,7 @@ def delivery_policy(payload: Mapping[str, Any]) -> DeliveryPolicy:
         except ValueError:
             limit = given
     if limit is None:
-        return DeliveryPolicy()
+        return _USUAL_POLICY
     if not is_seconds(limit):
         raise ConfigurationError(f"{RETRY_VARIABLE} must be a number of seconds, not {limit!r}.")
     return DeliveryPolicy(limit=limit)
@@ -89,3 +96,18 @@ def must_ask(payload: Mapping[str, Any]) -> bool:
 def is_seconds(value: object) -> TypeGuard[float]:
     """Tell whether a value is a positive, finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+
+
+def expiry(payload: Mapping[str, Any], now: float) -> DeliveryTimeoutError | None:
+    """Return the error of a run whose deadline had passed when it reached the worker; None where there is time left.
+
+    Args:
+        payload: the payload.
+        now: unix seconds.
+    """
+    deadline = payload.get("deadline")
+    if not is_seconds(deadline) or now <= deadline:
+        return None
+    return DeliveryTimeoutError(
+        f"Task {payload.get('task_name')!r} reached a worker after its delivery_timeout; it was not executed."
+    )

@@ -1,20 +1,19 @@
 """The ASGI application that workers post their events to.
 
 Everything is checked before the next thing is touched: method, token, signature, size; then the body is read, and
-compared with its digest; then it must be JSON about an open run; and only then is a value unpickled.
+goes the way of every event, see `wove.backend.arrivals`.
 """
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qs
 
+from wove.backend.arrivals import sender_of, signature_in, signing_run, take_event
 from wove.backend.bodies import (
     DEFAULT_LIMITS,
-    Body,
     BodyTooLarge,
     BodyTooSlow,
     ClientGone,
@@ -23,13 +22,9 @@ from wove.backend.bodies import (
     receive_body,
 )
 from wove.backend.callback_settings import EVENTS_PATH
-from wove.backend.callbacks import RUN_OVER, Acceptance, Callback, Refusal, Run, callback_table, too_large
-from wove.backend.frames import check_frame, frame_from_bytes
-from wove.backend.loop import is_io_loop, on_io_loop
-from wove.backend.runs import Arrival
-from wove.backend.signing import CLAIM_REQUEST, EVENT_REQUEST, EventSignature, read_signature, verify_event
-from wove.backend.threads import in_daemon_thread
-from wove.errors import MissingDispatchFeatureError, SignatureError
+from wove.backend.callbacks import RUN_OVER, Callback, Refusal, Run, callback_table, too_large
+from wove.backend.signing import CLAIM_REQUEST
+from wove.errors import MissingDispatchFeatureError
 
 try:
     from starlette.applications import Starlette
@@ -40,10 +35,7 @@ except ImportError as error:
 Scope = Mapping[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-# Parsing and unpickling more than this holds up an event loop noticeably.
-_LARGE = 256 * 1024
 _CHUNK = 256 * 1024
-_LONGEST_LEASE = 7 * 24 * 3600.0
 
 
 class EventEndpoint:
@@ -74,16 +66,10 @@ class EventEndpoint:
     async def _received(self, callback: Callback, scope: Scope, receive: Receive) -> Run:
         headers = _headers(scope)
         length = _content_length(headers)
-        signature = _read_signature(headers)
-        if signature is not None:
-            run = _signing_run(callback, signature, length=length, request=EVENT_REQUEST)
-            if run.over:
-                return _repeated(run, signature)
-        elif not callback.takes_unsigned:
-            raise Refusal(401, "Events must be signed here.")
+        sender = sender_of(callback, headers, length=length)
+        if sender.repeats is not None:
+            return sender.repeats
         limit = callback.max_bytes
-        if length is not None and length > limit:
-            raise Refusal(413, too_large(length, limit))
         try:
             body = await receive_body(receive, length=length, limit=limit, limits=self._limits)
         except BodyTooLarge:
@@ -91,7 +77,10 @@ class EventEndpoint:
         except BodyTooSlow:
             raise Refusal(408, "The event took too long to arrive.") from None
         with body:
-            return await _taken(callback, body, signature, _announced_lease(headers))
+            run = await take_event(callback, body, sender)
+        # The weave goes on before the worker, which waits for the answer.
+        await asyncio.sleep(0)
+        return run
 
 
 class ClaimEndpoint:
@@ -115,10 +104,10 @@ class ClaimEndpoint:
     def _claimed(self, scope: Scope) -> bytes:
         callback = callback_table().find(scope["path_params"]["token"])
         run_id = scope["path_params"]["run_id"]
-        signature = _read_signature(_headers(scope))
+        signature = signature_in(_headers(scope))
         if signature is None or signature.run_id != run_id:
             raise Refusal(401, "The rest of a payload is given to its own run's signature only.")
-        run = _signing_run(callback, signature, length=0, request=CLAIM_REQUEST)
+        run = signing_run(callback, signature, length=0, request=CLAIM_REQUEST)
         if run.over:
             raise Refusal(410, RUN_OVER)
         digest = parse_qs(scope["query_string"].decode("latin-1")).get("apart")
@@ -153,85 +142,6 @@ own weaves, and the events of one must not be routed to another.
 """
 
 
-async def _taken(callback: Callback, body: Body, signature: EventSignature | None, lease: float | None) -> Run:
-    if signature is not None and body.digest != signature.digest:
-        raise Refusal(401, "The body is not the one that was signed.")
-    payload = await _parsed(body)
-    if signature is not None and payload["run_id"] != signature.run_id:
-        raise Refusal(401, "The event is about another run than the one that signed it.")
-    arrival = Arrival(
-        kind=payload["type"],
-        now=time.monotonic(),
-        identity=signature.event_id if signature else body.digest,
-        worker=signature.worker_id if signature else None,
-        sequence=signature.sequence if signature else 0,
-        lease=lease,
-    )
-    if is_io_loop(asyncio.get_running_loop()):
-        return await _accepted(callback, payload, arrival, body.size)
-    return await on_io_loop(_accepted(callback, payload, arrival, body.size))
-
-
-async def _parsed(body: Body) -> dict[str, Any]:
-    try:
-        if body.in_memory and body.size <= _LARGE:
-            payload = frame_from_bytes(body.read())
-        else:
-            payload = await in_daemon_thread(lambda: frame_from_bytes(body.read()))
-        check_frame(payload)
-    except ValueError as error:
-        raise Refusal(400, str(error)) from None
-    return payload
-
-
-async def _accepted(callback: Callback, payload: dict[str, Any], arrival: Arrival, size: int) -> Run:
-    """Decide on an event and pass it on if it is new. On the background loop."""
-    acceptance = callback.accept(payload, arrival, size=size)
-    if acceptance.deliver and size <= _LARGE:
-        acceptance.run.inbox.put(acceptance.frame(payload))
-        # The weave goes on before the worker, which waits for the answer.
-        await asyncio.sleep(0)
-    elif acceptance.deliver:
-        # A task of its own: the event has been accepted, so it arrives even if its request is cancelled now.
-        await asyncio.shield(acceptance.run.inbox.spawn(_deliver_large(acceptance, payload)))
-    return acceptance.run
-
-
-async def _deliver_large(acceptance: Acceptance, payload: dict[str, Any]) -> None:
-    inbox = acceptance.run.inbox
-    # Several at once would take their memory several times over and end no sooner.
-    async with inbox.unpickling:
-        inbox.put(await in_daemon_thread(acceptance.frame, payload))
-
-
-def _read_signature(headers: Mapping[str, str]) -> EventSignature | None:
-    try:
-        return read_signature(headers)
-    except SignatureError as error:
-        raise Refusal(401, str(error)) from None
-
-
-def _signing_run(callback: Callback, signature: EventSignature, *, length: int | None, request: str) -> Run:
-    """Return the run whose key signed a request."""
-    if length is None:
-        raise Refusal(401, "A signed event needs a content-length, which is a part of what is signed.")
-    run = callback.find(signature.run_id)
-    if run is None:
-        raise Refusal(410, RUN_OVER)
-    try:
-        verify_event(signature, run.key, length=length, now=time.time(), request=request)
-    except SignatureError as error:
-        raise Refusal(401, str(error)) from None
-    return run
-
-
-def _repeated(run: Run, signature: EventSignature) -> Run:
-    """Return a run that is over if this is its final event once more; its body need not be read for that."""
-    if run.state.final != signature.event_id:
-        raise Refusal(410, RUN_OVER)
-    return run
-
-
 def _headers(scope: Scope) -> dict[str, str]:
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
@@ -249,19 +159,6 @@ def _content_length(headers: Mapping[str, str]) -> int | None:
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise Refusal(400, "The content-length is not a whole number of bytes.")
     return int(text)
-
-
-def _announced_lease(headers: Mapping[str, str]) -> float | None:
-    text = headers.get("wove-lease")
-    if text is None:
-        return None
-    try:
-        lease = float(text)
-    except ValueError:
-        lease = 0.0
-    if not 0 < lease <= _LONGEST_LEASE:  # Not true of NaN either.
-        raise Refusal(400, "The header wove-lease must hold a positive number of seconds.")
-    return lease
 
 
 _JSON_FLAGS = {False: b"false", True: b"true"}

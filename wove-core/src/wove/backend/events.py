@@ -14,6 +14,7 @@ from wove.backend.connections import LONGEST_ANSWER, Connections, Target, connec
 from wove.backend.frames import frame_to_bytes
 from wove.backend.replies import Reply, reply_of
 from wove.backend.retries import DeliveryPolicy, RetrySchedule, may_pass
+from wove.backend.returned import pack_outcome
 from wove.backend.signing import CLAIM_REQUEST, EVENT_REQUEST, body_digest, sign_event
 from wove.errors import DeliveryGivenUpError, EventRefusedError
 from wove.serialization import describe
@@ -99,6 +100,10 @@ class EventSender:
     def event(self, body: bytes, headers: Mapping[str, str] | None = None) -> Event:
         """Number an event."""
         return Event(self.worker_id, next(self._sequence), body, headers)
+
+    def packed(self, event: Event) -> bytes:
+        """Return an event, signed, as a backend carries it back, see `wove.backend.returned`."""
+        return pack_outcome(self._signature(event.worker_id, event.sequence, event.body, EVENT_REQUEST), event.body)
 
     def post(self, event: Event, *, connect: float | None = None, answer: float | None = None) -> Reply:
         """Post an event once; if the receiver's clock differs from this host's, once more by the receiver's.

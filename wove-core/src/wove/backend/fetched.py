@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from wove.backend.events import EventSender
+from wove.backend.payload import join_payload
+
 # So much is kept for later runs.
 _MOST_BYTES = 256 * 1024 * 1024
 
@@ -80,6 +83,31 @@ _values = FetchedValues()
 def fetched_values() -> FetchedValues:
     """Return those of this process."""
     return _values
+
+
+def fetch_missing(
+    payload: Mapping[str, Any], sender: EventSender
+) -> tuple[Mapping[str, Any], Mapping[str, bytes] | None] | None:
+    """Fetch what of a payload waits at the receiver.
+
+    Returns:
+        The whole payload, and the arguments apart from it; None where they are not given to this worker.
+
+    Raises:
+        EventRefusedError: the receiver refuses to give them.
+        DeliveryGivenUpError: the receiver was not reached.
+        ValueError, KeyError, TypeError: the payload, or what was fetched, is malformed.
+    """
+    claim, tickets = payload.get("claim"), payload.get("apart")
+    if claim:
+        body = sender.fetch(claim["size"])
+        if body is None:
+            return None
+        payload = join_payload(payload, body)
+    if not tickets:
+        return payload, None
+    apart = fetched_values().collect(tickets, lambda digest, size: sender.fetch(size, apart=digest))
+    return None if apart is None else (payload, apart)
 
 
 def _forget_after_fork() -> None:

@@ -24,6 +24,7 @@ _PICKLED: Mapping[str, Mapping[str, str]] = {
     "task_result": {"result": "the result"},
 }
 _SUFFIX = "_pickle"
+_compact = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def serialize_frame(frame: Mapping[str, Any], *, pickles: bool = True) -> dict[str, Any]:
@@ -176,7 +177,7 @@ def json_to_bytes(value: object) -> bytes:
         SerializationError: the value is not JSON-safe.
     """
     try:
-        return json.dumps(value, separators=(",", ":")).encode("ascii")
+        return _compact(value).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
         raise SerializationError(f"A frame holds a value that is not JSON ({describe(error)}).") from error
 

@@ -57,6 +57,7 @@ class Heartbeat:
         self._timing = timing or pacemaker()
         self._posting = threading.Lock()
         self._start: Event | None = None
+        self._owes_start = False
         self._pause = _FIRST_PAUSE
         self._logs: deque[Mapping[str, Any]] = deque()
         self._dropped = 0
@@ -85,10 +86,20 @@ class Heartbeat:
         Args:
             unsent: the start event where its arrival is unknown; it is posted before anything else.
         """
-        now = self._clock()
         self._start = unsent
+        self._begin(announced=unsent is None)
+
+    def begin_unasked(self) -> None:
+        """Begin to beat where the weave has not been asked: the first beat posts the start event. Most tasks have ended
+        by then, so it is not made before.
+        """
+        self._owes_start = True
+        self._begin(announced=False)
+
+    def _begin(self, *, announced: bool) -> None:
+        now = self._clock()
         self._beat_at = now + self.interval
-        self._timing.add(self.beat, self._beat_at if unsent is None else now + self._pause)
+        self._timing.add(self.beat, self._beat_at if announced else now + self._pause)
 
     def end(self) -> None:
         """Beat no more."""
@@ -143,6 +154,8 @@ class Heartbeat:
                 self._stop()
             if not self.wanted:
                 return self._clock() + self.interval
+            if self._owes_start:
+                self._owes_start, self._start = False, self.start_event()
             if self._start is not None and not self._post_start(self._start):
                 return self._clock() + min(self._pause, self.interval)
             self._post_logs(self._clock() + self.lease)

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from wove.backend.addresses import is_loopback, is_wildcard, reachable_address, url_host
+from wove.backend.arrivals import take_outcome
 from wove.backend.bodies import DEFAULT_LIMITS, ReceiveLimits
 from wove.backend.callback_settings import EVENTS_PATH, CallbackSettings, read_callback_settings
 from wove.backend.callbacks import callback_table
@@ -87,6 +88,18 @@ class ReceiverSession:
             listener: gets each frame; must not raise.
         """
         self._inbox.listen(listener)
+
+    async def take_outcome(self, run_id: str, outcome: bytes) -> None:
+        """Take a run's final event that its backend has carried back, as if its worker had posted it.
+
+        Args:
+            run_id: the run.
+            outcome: what ``run(payload, returns=...)`` returned.
+
+        Raises:
+            Refusal: it is not accepted, for the reasons that the event would not have been.
+        """
+        await take_outcome(self._callback, run_id, outcome)
 
     async def recv(self) -> dict[str, Any]:
         """Return the next event frame: authenticated, of an open run, with its Python values. One reader at a time.

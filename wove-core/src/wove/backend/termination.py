@@ -48,6 +48,11 @@ class Termination:
         if self._put_off is not None:
             _die_of(self._put_off)
 
+    @property
+    def is_put_off(self) -> bool:
+        """Whether the process ends when the block is left."""
+        return self._put_off is not None
+
     def step_aside(self) -> None:
         """Give the signals back to the process's own handlers. Somebody else's that came later stay."""
         for number, previous in self._previous.items():

@@ -15,12 +15,13 @@ def run_backend_payload(
     once_seconds: float | None = None,
     first_delivery: bool = False,
     delivered_once: bool = False,
-) -> None:
+    returns: int = 0,
+) -> bytes | None:
     """Execute a payload in this thread and deliver the outcome to the weave that waits for it.
 
     The worker entry point for synchronous workers (`wove.integrations.worker.run` is the same function). Whatever the
-    task does, returns or raises reaches the weave as an event; nothing is returned, because a backend's own result is
-    no result. A synchronous callable runs outside of any event loop, in this thread; a coroutine in a loop of its own.
+    task does, returns or raises reaches the weave as an event. A synchronous callable runs outside of any event loop,
+    in this thread; a coroutine in a loop of its own.
 
     When the weave does not want the task any more, a coroutine is cancelled and a synchronous callable interrupted with
     `TaskStopped`: at once in the main thread, in another one as soon as Python code runs in it. Code that holds the
@@ -39,6 +40,14 @@ def run_backend_payload(
         delivered_once: as `first_delivery`, for a job that the backend will not deliver again, whatever becomes of this
             worker. So nothing is kept for that but an outcome that cannot be delivered. SIGINT means that the job is
             taken back: either it interrupts the task or the weave does, never both.
+        returns: for backends that carry a job's result back to the adapter, and that deliver it once. An outcome of up
+            to so many bytes is returned instead of being posted: the job has to return it, and the adapter gives it
+            back in `wove.integrations.JobState`. What else there is to say is posted, such as that a task has begun
+            which runs for longer, or that it was stopped.
+
+    Returns:
+        The outcome, where the adapter is to get it as the job's result; None where it has been posted. It is not the
+        task's value: that is in there, encoded and signed.
 
     Raises:
         DeliveryError: the outcome could not be delivered (for ten minutes, or the weave refuses this worker). It is
@@ -47,17 +56,24 @@ def run_backend_payload(
         ConfigurationError: the secret that the payload is signed with is not known here.
         ValueError: the payload lacks a field, or was made by a later version of Wove.
     """
-    execute_run(
-        WorkerRun(payload, once_seconds=once_seconds, first_delivery=first_delivery, delivered_once=delivered_once)
+    return execute_run(
+        WorkerRun(
+            payload,
+            once_seconds=once_seconds,
+            first_delivery=first_delivery,
+            delivered_once=delivered_once,
+            returns=returns,
+        )
     )
 
 
-def execute_run(run: WorkerRun) -> None:
+def execute_run(run: WorkerRun) -> bytes | None:
     """Do everything about a run in this thread, as `run_backend_payload` says."""
     termination = Termination(run.last_words, run.interrupted)
     with termination:
         try:
             _run(run, termination)
+            return run.outcome
         except BaseException as error:
             if error is termination.raised:
                 run.abort()
@@ -76,6 +92,8 @@ def _run(run: WorkerRun, termination: Termination) -> None:
     if ended_by is not None:
         # The task may have caught it, or it became the task's own error.
         raise ended_by
+    if termination.is_put_off:
+        run.abort()
 
 
 async def run_backend_payload_async(
@@ -84,7 +102,8 @@ async def run_backend_payload_async(
     once_seconds: float | None = None,
     first_delivery: bool = False,
     delivered_once: bool = False,
-) -> None:
+    returns: int = 0,
+) -> bytes | None:
     """Execute a payload from a running event loop and deliver the outcome to the weave that waits for it.
 
     The worker entry point for asynchronous workers (`wove.integrations.worker.arun` is the same function); see
@@ -99,18 +118,29 @@ async def run_backend_payload_async(
         once_seconds: as for `run_backend_payload`.
         first_delivery: as for `run_backend_payload`.
         delivered_once: as for `run_backend_payload`.
+        returns: as for `run_backend_payload`.
+
+    Returns:
+        As `run_backend_payload`.
 
     Raises:
         Exception: as `run_backend_payload`.
     """
     import asyncio  # See `wove.backend.late_asyncio`.
 
-    run = WorkerRun(payload, once_seconds=once_seconds, first_delivery=first_delivery, delivered_once=delivered_once)
+    run = WorkerRun(
+        payload,
+        once_seconds=once_seconds,
+        first_delivery=first_delivery,
+        delivered_once=delivered_once,
+        returns=returns,
+    )
     context = contextvars.copy_context()
     try:
         if await in_daemon_thread(context.run, run.carry_out):
             event = await run.aexecute()
             await in_daemon_thread(run.finish, event)
+        return run.outcome
     except asyncio.CancelledError:
         run.stop()
         run.give_up_soon()

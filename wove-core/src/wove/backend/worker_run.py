@@ -6,22 +6,21 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from wove.backend import admission
 from wove.backend.active_runs import active_runs
-from wove.backend.admission import check_payload, delivery_policy, event_key, is_seconds, must_ask, orphan_policy
 from wove.backend.events import Clock, Event, EventSender
 from wove.backend.execution import TaskExecution, cancelled_event, error_event, final_event_bytes, too_large
-from wove.backend.fetched import fetched_values
+from wove.backend.fetched import fetch_missing
 from wove.backend.heartbeat import DEFAULT_LEASE, Heartbeat
 from wove.backend.kept_outcome import KeptOutcome
 from wove.backend.once import once_guard
 from wove.backend.pacemaker import Pacemaker
-from wove.backend.payload import join_payload
 from wove.backend.replies import Reply
 from wove.backend.retries import DeliveryPolicy
 from wove.backend.spool import Spool, spool, spool_name
 from wove.backend.task_logs import forwarding
 from wove.backend.types import EventFrame
-from wove.errors import DeliveryError, DeliveryTimeoutError, EventRefusedError
+from wove.errors import DeliveryError, EventRefusedError
 
 # The longest that a start event which nobody answers keeps the task from being executed.
 _START_SECONDS = 1.0
@@ -43,11 +42,8 @@ class WorkerRun:
         policy: timeouts and limits; by default those of `DeliveryPolicy` and `WOVE_CALLBACK_RETRY_SECONDS`.
         clock: the time to go by.
         kept: where outcomes are kept; the host's spool if omitted.
-        once_seconds: how long this host remembers the result of an idempotency key; None looks for no equal ones.
-        first_delivery: the job has not been delivered before, and had not been given up a moment ago: begin without
-            asking.
-        delivered_once: as `first_delivery`, and the job will not be delivered again either: keep its outcome only
-            while that cannot be delivered.
+        once_seconds, first_delivery, delivered_once: as for `wove.integrations.worker.run`.
+        returns: bytes up to which an outcome is left in `outcome`, for the backend to carry back.
         timing: calls the heartbeats; the process's own pacemaker if omitted.
 
     Raises:
@@ -66,23 +62,27 @@ class WorkerRun:
         once_seconds: float | None = None,
         first_delivery: bool = False,
         delivered_once: bool = False,
+        returns: int = 0,
         timing: Pacemaker | None = None,
     ) -> None:
-        check_payload(payload)
+        admission.check_payload(payload)
+        admission.check_options(delivered_once=delivered_once, returns=returns)
+        self._returns = returns
+        self._returned: Event | None = None
         self._delivered_once = delivered_once
-        self._must_ask = not (first_delivery or delivered_once) or must_ask(payload)
+        self._must_ask = not (first_delivery or delivered_once) or admission.must_ask(payload)
         self._execution: TaskExecution | None = None
         self._payload = payload
         self._ids = {"run_id": payload["run_id"], "task_id": payload.get("task_id")}
         self._sender = EventSender(
             payload["callback_url"],
             payload["run_id"],
-            key=event_key(payload),
-            policy=policy or delivery_policy(payload),
+            key=admission.event_key(payload),
+            policy=policy or admission.delivery_policy(payload),
             clock=clock,
         )
         lease = payload.get("lease")
-        lease = lease if is_seconds(lease) else DEFAULT_LEASE
+        lease = lease if admission.is_seconds(lease) else DEFAULT_LEASE
         self._heartbeat = Heartbeat(self._sender, self._ids, stop=self._stop, lease=lease, timing=timing)
         self._name = spool_name(payload["callback_url"], payload["run_id"])
         self._kept = KeptOutcome(kept or spool(), self._name, delivered_once=delivered_once)
@@ -150,8 +150,13 @@ class WorkerRun:
         with forwarding(self._heartbeat.log):
             return await self._ready.arun()
 
+    @property
+    def outcome(self) -> bytes | None:
+        """The final event, where the backend is to carry it back; None where it has been posted, or there is none."""
+        return None if self._returned is None else self._sender.packed(self._returned)
+
     def finish(self, event: EventFrame) -> None:
-        """Deliver the final event, unless there has been one already or nobody wants it.
+        """Deliver the final event, or leave it in `outcome`, unless there has been one already or nobody wants it.
 
         Raises:
             DeliveryError: it could not be delivered. An outcome that the task had is kept, for another delivery of the
@@ -169,7 +174,11 @@ class WorkerRun:
                 self._kept.keep_for_redelivery(final)
             if event["type"] == "task_result" and self._once is not None:
                 self._once.remember(final.body)
-            self._hand_over(final, in_trouble=self._kept.keep if is_outcome else None)
+            # A backend may drop the results of jobs that it has been asked to stop.
+            if is_outcome and len(final.body) <= self._returns and not (self._stopped or self._told_to_stop()):
+                self._returned = final
+            else:
+                self._hand_over(final, in_trouble=self._kept.keep if is_outcome else None)
 
     def stop(self) -> None:
         """Stop the task, or let it not begin. Whether it ends is another thing, see `Interruption`."""
@@ -185,9 +194,13 @@ class WorkerRun:
         return not self._delivered_once or self._execution is None or self._execution.spare()
 
     def abort(self) -> None:
-        """Tell the weave that the task was stopped, unless it had an outcome already. Takes a few seconds at most."""
+        """Tell the weave that the task was stopped, or its outcome if that is here. Takes a few seconds at most."""
         self.give_up_soon()
         try:
+            with self._busy:
+                final, self._returned = self._returned, None
+                if final is not None:
+                    self._hand_over(final, in_trouble=self._kept.keep)
             self.finish(cancelled_event(self._ids))
         except DeliveryError as error:
             log.warning("%s", error)
@@ -209,23 +222,22 @@ class WorkerRun:
 
     def last_words(self) -> bool:
         """Tell the weave that the process ends; False where the outcome is on its way, and needs a few seconds."""
-        if self._has_final:
+        if self._has_final and self._returned is None:
             self.give_up_soon()
             return False
         try:
             with self._sender.apart() as sender:
-                final = sender.event(self._encoded(cancelled_event(self._ids)))
+                final = self._returned or sender.event(self._encoded(cancelled_event(self._ids)))
                 sender.post(final, connect=_LAST_SECONDS / 2, answer=_LAST_SECONDS / 2)
         except OSError:
             pass  # The weave will miss the heartbeats.
         return True
 
     def _announced(self) -> bool:
-        start = self._heartbeat.start_event()
         if not self._must_ask:
-            # Whoever beats posts it, if the task has not ended by then.
-            self._heartbeat.begin(start)
+            self._heartbeat.begin_unasked()
             return not self._is_late()
+        start = self._heartbeat.start_event()
         reply = self._asked(start)
         if reply is not None and reply.status in (401, 403):
             raise self._sender.refusal(reply)
@@ -261,14 +273,10 @@ class WorkerRun:
 
     def _is_late(self) -> bool:
         """Tell whether nobody waits for the run any more, by the clock; that is reported."""
-        deadline = self._payload.get("deadline")
-        if not is_seconds(deadline) or self._sender.clock.wall() <= deadline:
-            return False
-        late = DeliveryTimeoutError(
-            f"Task {self._payload.get('task_name')!r} reached a worker after its delivery_timeout; it was not executed."
-        )
-        self._deliver_failure(late)
-        return True
+        late = admission.expiry(self._payload, self._sender.clock.wall())
+        if late is not None:
+            self._deliver_failure(late)
+        return late is not None
 
     def _made_ready(self) -> bool:
         if self._once is not None and not self._told_to_stop():
@@ -291,20 +299,12 @@ class WorkerRun:
 
     def _fetched(self) -> TaskExecution | None:
         """Return the execution of the whole payload; None where what is missing is not given to this worker."""
-        payload, claim, tickets = self._payload, self._payload.get("claim"), self._payload.get("apart")
-        apart: Mapping[str, bytes] | None = None
         try:
-            if claim:
-                body = self._sender.fetch(claim["size"])
-                if body is None:
-                    return None
-                payload = join_payload(payload, body)
-            if tickets:
-                apart = fetched_values().collect(tickets, lambda digest, size: self._sender.fetch(size, apart=digest))
+            whole = fetch_missing(self._payload, self._sender)
         except (EventRefusedError, ValueError, KeyError, TypeError) as error:
             self._deliver_failure(error)
             return None
-        return None if tickets and apart is None else TaskExecution(payload, apart=apart)
+        return None if whole is None else TaskExecution(whole[0], apart=whole[1])
 
     def _told_to_stop(self) -> bool:
         return self._heartbeat.verdict is not None
@@ -317,7 +317,8 @@ class WorkerRun:
 
     def _stop(self) -> None:
         # The weave has left a detached task to itself: that nobody waits for it any more is no reason to stop it.
-        left_alone = orphan_policy(self._payload) == "detach" and self._heartbeat.verdict in ("over", "silent")
+        over = self._heartbeat.verdict in ("over", "silent")
+        left_alone = over and admission.orphan_policy(self._payload) == "detach"
         if self._execution is not None and not left_alone:
             self._execution.stop()
 

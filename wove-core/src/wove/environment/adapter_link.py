@@ -7,8 +7,10 @@ closed when nobody has used it for a while.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Hashable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from wove.backend.callbacks import Refusal
 from wove.backend.sharing import SharedResources
 from wove.environment.fingerprint import fingerprint
 from wove.environment.submitting import Submitter
@@ -111,6 +113,20 @@ class AdapterLink:
         """Submit a payload and return the adapter's handle of it."""
         return await self._submitter.submit(payload, frame)
 
+    async def unsettled(self, run_id: str, state: JobState) -> JobState | None:
+        """Take the outcome in a state, as if its event had been posted; return what is left to tell, if anything.
+
+        Where the outcome is refused, that is the reason why no final event will come.
+        """
+        if state.outcome is None:
+            return state
+        try:
+            await self.receiver.take_outcome(run_id, state.outcome)
+        except Refusal as refusal:
+            reason = f"{state.reason}; " if state.reason else ""
+            return replace(state, outcome=None, reason=f"{reason}its outcome is refused: {refusal}")
+        return None
+
     async def close(self) -> None:
         """Close adapter and receiver session, each whether or not the other one can be closed."""
         for task in self._tasks:
@@ -156,7 +172,9 @@ class AdapterLink:
             try:
                 async for run_id, state in self.adapter.watch():
                     pause = _FIRST_PAUSE
-                    self._tell(run_id, state)
+                    left = await self.unsettled(run_id, state)
+                    if left is not None:
+                        self._tell(run_id, left)
             except Exception as error:  # An adapter may raise anything.
                 level = logging.WARNING if pause == _FIRST_PAUSE else logging.DEBUG
                 logger.log(level, "Watching the jobs of adapter %r failed: %s", self.adapter.name, describe(error))

@@ -202,7 +202,10 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         submissions = {run.run_id: run.submission for run in known if run is not None and run.accepted}
         if not submissions or self._link is None:
             return {}
-        return await self._link.adapter.poll(submissions)
+        link = self._link
+        states = await link.adapter.poll(submissions)
+        left = {run_id: await link.unsettled(run_id, state) for run_id, state in states.items()}
+        return {run_id: state for run_id, state in left.items() if state is not None}
 
     async def _run(self, frame: dict[str, Any], link: AdapterLink) -> None:
         if self._packer is None:

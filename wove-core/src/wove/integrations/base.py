@@ -1,7 +1,7 @@
 """The contract of a backend adapter: how one selected task enters a task system that the project already runs."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 from wove.errors import did_you_mean
@@ -22,6 +22,8 @@ class JobState:
         reason: the backend's own words, for the error message.
         grace: seconds that a final event may still take, where the backend knows that it takes less than the
             environment's ``dead_job_grace``. None: that counts.
+        outcome: what ``run(payload, returns=...)`` returned on the worker, where the backend has carried it back as the
+            job's result. It counts as the final event that it is.
 
     Raises:
         ValueError: there is no such phase.
@@ -31,6 +33,7 @@ class JobState:
     exit_code: int | None = None
     reason: str | None = None
     grace: float | None = None
+    outcome: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         # Taken as it is, a misspelled "running" would end a healthy task.
@@ -67,6 +70,9 @@ class BackendAdapter:
         claims_apart: whether large arguments stay with the callback receiver, apart from the payload, where each worker
             process fetches them once, however many items of a map need them. For backends whose worker processes
             execute many runs; nothing is left to `submit` then.
+        carries_outcomes: whether the results of jobs come back to the adapter, which may let workers return outcomes
+            instead of posting them (``run(payload, returns=...)``) and pass them on in `JobState`. An adapter that does
+            so looks here: where it is False, as in some scenarios of the conformance kit, every outcome is posted.
         capabilities: what the backend can do beyond submitting, out of `CAPABILITIES`; chooses the scenarios of the
             conformance kit.
         limitations: for each other one of `CAPABILITIES`, a sentence that says why; the documentation shows it.
@@ -86,6 +92,7 @@ class BackendAdapter:
     exclusive_runs: bool = False
     carries_apart: bool = False
     claims_apart: bool = False
+    carries_outcomes: bool = False
     capabilities: ClassVar[frozenset[str]] = frozenset()
     limitations: ClassVar[Mapping[str, str]] = {}
 

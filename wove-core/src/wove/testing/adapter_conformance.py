@@ -53,6 +53,10 @@ class AdapterConformance(EventScenarios, QueueScenarios, ExecutorConformance):
         adapter = type(f"Altered{self.adapter_class.__name__}", (self.adapter_class,), dict(changes))
         return BackendAdapterEnvironmentExecutor(self.subject, adapter_class=adapter)
 
+    def posting(self) -> BackendAdapterEnvironmentExecutor | None:
+        """Return an executor whose workers post every outcome; None where the adapter's always do."""
+        return self.altered({"carries_outcomes": False}) if self.adapter_class.carries_outcomes else None
+
     @scenario("20 MB argument through a 4 kB limit", needs="max_argument_20mb")
     def test_a_large_argument_stays_with_the_receiver_until_it_is_claimed(
         self, deployment: Deployment, stage: Stage

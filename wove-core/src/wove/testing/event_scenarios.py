@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 from wove.testing import tasks
 from wove.testing.conformance import Conformance
@@ -22,12 +23,17 @@ from wove.testing.stage import Stage, poll_until
 class EventScenarios(Conformance):
     """The way back, from the worker to the callback receiver."""
 
+    def posting(self) -> Any:
+        """Return an executor whose workers post every outcome; None where the deployment's own do."""
+        return None
+
     @contextmanager
     def through_proxy(self, deployment: Deployment, stage: Stage, **executor_config: object) -> Iterator[FaultProxy]:
         """Send the events of the next weaves through a proxy."""
         port, token = free_port(deployment.host), token_hex(16)
         with FaultProxy((deployment.host, port), host=deployment.host) as proxy:
             stage.configure(
+                self.posting(),
                 callback_host=deployment.host,
                 callback_port=port,
                 callback_token=token,
