@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # What is larger waits at the callback receiver instead, where its worker fetches it without troubling the scheduler.
 _LARGEST_PAYLOAD = 256 * 1024
 _CLOSE_SECONDS = 3.0
+# A worker that has not told the weave of a task's beginning does so in this time.
+_UNHEARD_SECONDS = 0.3
 
 logger = logging.getLogger("wove")
 
@@ -34,6 +36,7 @@ class DaskAdapter(BackendAdapter):
     exclusive_runs = True
     # Dask's own way, scattering, would lose an argument with the worker that has it, and every task that needs it.
     claims_apart = True
+    carries_outcomes = True
     capabilities = frozenset(
         "cancel_queued cancel_running_async cancel_running_sync deduplicate detect_dead_process detect_dead_worker "
         "detect_lost_job graceful_stop max_argument_20mb queues_without_worker separate_process".split()
@@ -59,8 +62,8 @@ class DaskAdapter(BackendAdapter):
         jobs = await in_daemon_thread(import_module, "wove_dask.jobs")
         connections = await in_daemon_thread(import_module, "wove_dask.connections")
         self._lease = connections.Lease(settings, where=f"executor_config of {self.name!r}")
-        self._jobs = jobs.Jobs(self._lease.connection, settings, self._report)
-        await self._lease.connection.client()
+        self._jobs = jobs.Jobs(self._lease.connection, settings, self._report, carries=self.carries_outcomes)
+        await self._jobs.connect()
         await self._warn()
 
     async def submit_many(self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> Sequence["Submitted"]:
@@ -76,9 +79,15 @@ class DaskAdapter(BackendAdapter):
         if submission is None:
             return
         await self._unwanted.add(submission)
-        if not submission.begun:
+        if submission.begun:
+            return
+        state = JobState("cancelled", reason="it had not begun")
+        if submission.carried:
+            # It may have begun a moment ago; then its worker says that it has stopped.
+            self._loop.call_later(_UNHEARD_SECONDS, self._news.put_nowait, (run_id, state))
+        else:
             # Its worker, if it has one by now, would ask the weave before it begins, and be told to leave it.
-            self._news.put_nowait((run_id, JobState("cancelled", reason="it had not begun")))
+            self._news.put_nowait((run_id, state))
 
     def heard(self, run_id: str, event_type: str) -> None:
         """Take note that a worker has begun a run: from then on it is lost with its worker."""
@@ -122,7 +131,10 @@ class DaskAdapter(BackendAdapter):
         await self._started.cancel(handles)
 
     def _report(self, run_id: str, state: JobState) -> None:
-        # The client may be the project's own and live on another loop.
+        if asyncio.get_running_loop() is self._loop:
+            self._news.put_nowait((run_id, state))
+            return
+        # The client is the project's own and lives on another loop.
         try:
             self._loop.call_soon_threadsafe(self._news.put_nowait, (run_id, state))
         except RuntimeError:

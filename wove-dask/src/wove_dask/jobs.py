@@ -15,8 +15,10 @@ from wove.backend.types import FINAL_EVENTS
 from wove.errors import DeliveryError
 from wove.integrations.base import JobState
 from wove.integrations.jobs import is_detached, job_id_of
+from wove_dask.carrier import CLIENT
 from wove_dask.connections import Connection
 from wove_dask.departures import Departures, departures_of
+from wove_dask.outcomes import Outcomes, outcomes_of
 from wove_dask.prospects import why_waiting
 from wove_dask.settings import Settings
 from wove_dask.worker import execute
@@ -45,11 +47,12 @@ class Submitted:
         key: Dask's.
         future: Dask's, while the task is not over. It lives on the client's loop.
         begun: whether a worker has been heard of.
+        carried: whether its worker tells the scheduler, instead of the weave, that it begins.
         shared: whether a task of another weave may bear the same key.
         unwanted: whether it has been taken back by Wove.
     """
 
-    __slots__ = ("begun", "future", "key", "run_id", "shared", "unwanted")
+    __slots__ = ("begun", "carried", "future", "key", "run_id", "shared", "unwanted")
 
     def __init__(self, frame: Mapping[str, Any]) -> None:
         self.run_id: str = frame["run_id"]
@@ -57,6 +60,7 @@ class Submitted:
         self.future: Future | None = None
         self.shared = job_id_of(frame) != self.run_id
         self.begun = False
+        self.carried = False
         self.unwanted = False
 
     @property
@@ -81,18 +85,30 @@ class Jobs:
         connection: to the scheduler.
         settings: how tasks are submitted.
         report: takes the id and the state of each run that is over; called on the client's loop.
+        carries: whether the scheduler may carry outcomes.
     """
 
-    def __init__(self, connection: Connection, settings: Settings, report: Report) -> None:
+    def __init__(self, connection: Connection, settings: Settings, report: Report, *, carries: bool) -> None:
         self._connection = connection
         self._settings = settings
         self._report = report
+        self._carries = carries
         # By run, on Wove's loop; those of them that Dask has, on the client's.
         self._handles: dict[str, Submitted] = {}
-        self._submitted: set[Submitted] = set()
+        self._submitted: dict[str, Submitted] = {}
         self._following: asyncio.Task[None] | None = None
         self._pause = _FIRST_PAUSE
         self._departures: Departures | None = None
+        self._outcomes: Outcomes | None = None
+
+    async def connect(self) -> None:
+        """Connect to the scheduler.
+
+        Raises:
+            ConnectionError: it cannot be reached.
+        """
+        client = await self._connection.client()
+        await self._connection.run(self._listen, client)
 
     def heard(self, run_id: str, event_type: str) -> None:
         """Take note that a worker has reported something about a run."""
@@ -143,11 +159,11 @@ class Jobs:
             logger.debug("%s", error)
 
     async def _submit(self, client: Client, handles: list[Submitted], submissions: Sequence[Submission]) -> None:
-        self._departures = departures_of(client)
-        self._departures.listen(self._departed)
+        carried = await self._listen(client)
         bodies = [json.dumps(payload).encode() for payload, _ in submissions]
+        annotations = {**self._settings.annotations, **({CLIENT: client.id} if carried else {})}
         for part in _parts(bodies):
-            with dask.annotate(**self._settings.annotations):
+            with dask.annotate(**annotations):
                 futures = client.map(
                     execute,
                     bodies[part],
@@ -156,12 +172,27 @@ class Jobs:
                     **self._settings.submit_options,
                 )
             for handle, future in zip(handles[part], futures, strict=True):
-                handle.future = future
+                handle.future, handle.carried = future, carried
         for handle, (_, frame) in zip(handles, submissions, strict=True):
             if is_detached(frame):
                 fire_and_forget(handle.future)
-        self._submitted.update(handles)
+        self._submitted.update((handle.run_id, handle) for handle in handles)
         self._keep_following()
+
+    async def _listen(self, client: Client) -> bool:
+        """Hear of workers that leave, and of outcomes; tell whether the scheduler carries these."""
+        self._departures = departures_of(client)
+        self._departures.listen(self._departed)
+        if not self._carries:
+            return False
+        self._outcomes = outcomes_of(client)
+        return await self._outcomes.listen(self._take_outcome)
+
+    def _take_outcome(self, run_id: str, outcome: bytes) -> bool:
+        if run_id not in self._handles:
+            return False
+        self._report(run_id, JobState("finished", outcome=outcome, grace=_GRACE_SECONDS))
+        return True
 
     async def _cancel(self, handles: Sequence[Submitted]) -> None:
         futures = []
@@ -181,7 +212,7 @@ class Jobs:
 
     async def _departed(self, worker: str, keys: Collection[Any]) -> None:
         """Take back, and report, what was being executed by a worker that has left: Dask would start it again."""
-        lost = [handle for handle in self._submitted if handle.key in keys and handle.begun]
+        lost = [handle for handle in self._submitted.values() if handle.key in keys and handle.begun]
         for handle in lost:
             reason = f"its worker {worker} has left the cluster"
             self._report(handle.run_id, JobState("failed", reason=reason, grace=_GRACE_SECONDS))
@@ -190,10 +221,12 @@ class Jobs:
     async def _stop_following(self) -> None:
         if self._departures is not None:
             self._departures.ignore(self._departed)
+        if self._outcomes is not None:
+            self._outcomes.ignore(self._take_outcome)
         if self._following is not None:
             self._following.cancel()
             await asyncio.wait([self._following], timeout=1.0)
-        for handle in self._submitted:
+        for handle in self._submitted.values():
             future = handle.let_go()
             if future is not None:
                 future.release()
@@ -212,10 +245,10 @@ class Jobs:
         """
         while self._submitted:
             await asyncio.sleep(self._pause)
-            over = [handle for handle in self._submitted if handle.is_over]
+            over = [handle for handle in self._submitted.values() if handle.is_over]
             self._pause = _FIRST_PAUSE if over else min(_GROWTH * self._pause, _LONGEST_PAUSE)
-            self._submitted.difference_update(over)
             for handle in over:
+                self._submitted.pop(handle.run_id, None)
                 await self._end(handle)
 
     async def _end(self, handle: Submitted) -> None:

@@ -76,6 +76,11 @@ class Heartbeat:
         """Whether the weave may still wait for this worker's outcome."""
         return self.verdict not in ("taken", "over")
 
+    @property
+    def has_logs(self) -> bool:
+        """Whether log records wait to be posted, or are on their way."""
+        return bool(self._logs or self._dropped)
+
     def start_event(self) -> Event:
         """Return the event that says that the run has started and that heartbeats will follow."""
         return self._event("task_started")
