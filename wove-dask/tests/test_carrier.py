@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from distributed.batched import BatchedSend
 
 from wove_dask.carrier import BEFORE, BEGUN, CLIENT, OUTCOME, WAS_ASSIGNED, WAS_BEGUN, Carrier
 
@@ -50,6 +51,17 @@ def test_an_outcome_goes_to_the_client_that_waits_for_it(scheduler: SimpleNamesp
 def test_an_outcome_whose_client_has_gone_is_dropped(scheduler: SimpleNamespace, carrier: Carrier) -> None:
     scheduler.stream_handlers[OUTCOME](client="gone", run_id="run-1", outcome=b"{}", worker="tcp://gone")
     assert scheduler.client_comms["mine"].sent == []
+
+
+async def test_an_outcome_whose_client_goes_at_that_moment_does_not_cost_its_worker_the_connection(
+    scheduler: SimpleNamespace, carrier: Carrier
+) -> None:
+    # Dask forgets a client some turns of its loop after the client's connection has been closed.
+    closing = BatchedSend(interval="2ms")
+    closing.comm = SimpleNamespace(closed=lambda: True)
+    scheduler.client_comms["closing"] = closing
+    scheduler.stream_handlers[OUTCOME](client="closing", run_id="run-1", outcome=b"{}", worker=WORKER)
+    assert scheduler.stream_comms[WORKER].next_deadline is None
 
 
 def test_a_worker_that_has_ended_a_task_need_not_wait_for_another_one(

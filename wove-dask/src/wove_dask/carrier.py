@@ -41,7 +41,10 @@ class Carrier(SchedulerPlugin):  # type: ignore[misc]
             return
         comm = self._scheduler.client_comms.get(client)
         if comm is not None:
-            comm.send({"op": OUTCOME, "run_id": run_id, "outcome": outcome})
+            try:
+                comm.send({"op": OUTCOME, "run_id": run_id, "outcome": outcome})
+            except OSError:
+                pass  # It has gone a moment ago. Raised, this would end the connection of the worker, and its tasks.
         _hasten(self._scheduler.stream_comms.get(worker))
 
     def begin(self, key: str, worker: str) -> None:
