@@ -1,6 +1,7 @@
 """What a worker tells the scheduler about tasks of Wove: that one begins, and with what outcome it has ended."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,8 @@ from wove_dask.carrier import BEFORE, BEGUN, CLIENT, OUTCOME
 # A worker's loop that takes longer is held up by a task of its own.
 _WRITE_SECONDS = 1.0
 _PAUSE = 0.001
+
+logger = logging.getLogger("wove")
 
 Lost = Callable[[], object]
 
@@ -59,7 +62,8 @@ class Messages:
         self._unsent: list[dict[str, Any]] = []
         self._beginnings: list[Beginning] = []
         self._lost: list[Lost] = []
-        self._sending: asyncio.Task[None] | None = None
+        self._due = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, key: str) -> Beginning | None:
         """Tell the scheduler that a task begins; None if it is no task of Wove, or its scheduler takes no messages."""
@@ -76,19 +80,25 @@ class Messages:
 
     def _send(self, message: dict[str, Any]) -> None:
         self._unsent.append(message)
-        if self._sending is None:
+        if not self._due:
+            self._due = True
             # Soon: what Dask itself has to say about this moment goes along.
-            self._sending = asyncio.get_running_loop().create_task(self._send_all())
+            task = asyncio.get_running_loop().create_task(self._send_all())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _send_all(self) -> None:
-        self._sending = None
+        self._due = False
         messages, self._unsent = self._unsent, []
         beginnings, self._beginnings = self._beginnings, []
         lost, self._lost = self._lost, []
         sent = False
         try:
             sent = await self._written(messages)
-        except OSError:
+        except Exception as error:
+            if not isinstance(error, OSError):  # Dask's own messages are lost as well. It gives up its connection then.
+                logger.warning("This Dask worker gives up its scheduler: a message to it failed: %r", error)
+                self._worker.batched_stream.abort()
             for call in lost:
                 call()
         finally:
