@@ -57,6 +57,8 @@ class DaskAdapter(BackendAdapter):
         # Not bounded itself: one entry per run that is over.
         self._news: asyncio.Queue[tuple[str, JobState]] = asyncio.Queue()
         self._unwanted: Gathering[Submitted] = Gathering(self._cancel)
+        # Runs that were taken back a moment ago, and may have begun before.
+        self._unheard: dict[str, asyncio.TimerHandle] = {}
         settings = read_settings(self.config, name=self.name)
         # Dask takes a while to import.
         jobs = await in_daemon_thread(import_module, "wove_dask.jobs")
@@ -84,15 +86,19 @@ class DaskAdapter(BackendAdapter):
         state = JobState("cancelled", reason="it had not begun")
         if submission.carried:
             # It may have begun a moment ago; then its worker says that it has stopped.
-            self._loop.call_later(_UNHEARD_SECONDS, self._news.put_nowait, (run_id, state))
+            self._unheard[run_id] = self._loop.call_later(_UNHEARD_SECONDS, self._tell_unheard, run_id, state)
         else:
             # Its worker, if it has one by now, would ask the weave before it begins, and be told to leave it.
             self._news.put_nowait((run_id, state))
 
     def heard(self, run_id: str, event_type: str) -> None:
         """Take note that a worker has begun a run: from then on it is lost with its worker."""
-        if self._jobs is not None:
-            self._jobs.heard(run_id, event_type)
+        if self._jobs is None:
+            return
+        self._jobs.heard(run_id, event_type)
+        timer = self._unheard.pop(run_id, None)
+        if timer is not None:
+            timer.cancel()
 
     async def watch(self) -> AsyncIterator[tuple[str, JobState]]:
         """Yield the state of each run that is over, as soon as Dask says so."""
@@ -108,6 +114,8 @@ class DaskAdapter(BackendAdapter):
     async def close(self) -> None:
         """Wait a moment for tasks that are being taken back, then let go of all, and of the client."""
         if self._jobs is not None:
+            for timer in self._unheard.values():
+                timer.cancel()
             await self._unwanted.close(_CLOSE_SECONDS)
             await self._jobs.close()
         if self._lease is not None:
@@ -129,6 +137,10 @@ class DaskAdapter(BackendAdapter):
 
     async def _cancel(self, handles: "list[Submitted]") -> None:
         await self._started.cancel(handles)
+
+    def _tell_unheard(self, run_id: str, state: JobState) -> None:
+        del self._unheard[run_id]
+        self._news.put_nowait((run_id, state))
 
     def _report(self, run_id: str, state: JobState) -> None:
         if asyncio.get_running_loop() is self._loop:
