@@ -83,6 +83,15 @@ async def test_the_clock_of_the_worker_s_host_does_not_matter() -> None:
         assert (await receiver.recv())["result"] == 42
 
 
+async def test_an_unsigned_outcome_is_refused_also_where_unsigned_events_are_taken() -> None:
+    async with receiving() as receiver:
+        key = await receiver.open_run("a")
+        with pytest.raises(Refusal, match="must be signed"):
+            await take(receiver, pack_outcome({}, event()))
+        await take(receiver, signed(key, event()))
+        assert len(await receiver.received_so_far()) == 1
+
+
 @pytest.mark.parametrize(
     ("outcome", "why"),
     [

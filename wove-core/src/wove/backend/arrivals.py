@@ -71,8 +71,9 @@ def sender_of(
 async def take_outcome(callback: Callback, run_id: str, outcome: bytes) -> None:
     """Take the final event of a run that a backend has carried back as its job's result.
 
-    The same holds for it as for an event that is posted, but that the worker's clock does not matter: a run takes one
-    final event, so there is nothing that could be gained by keeping one back.
+    The same holds for it as for an event that is posted, with two exceptions. The worker's clock does not matter: a run
+    takes one final event, so there is nothing that could be gained by keeping one back. And it must be signed in any
+    case: it comes without the token, and Wove's workers have the run's key.
 
     Raises:
         Refusal: it is not accepted.
@@ -82,6 +83,8 @@ async def take_outcome(callback: Callback, run_id: str, outcome: bytes) -> None:
     except ValueError as error:
         raise Refusal(400, str(error)) from None
     sender = sender_of(callback, headers, length=len(data), tolerance=math.inf)
+    if sender.signature is None:
+        raise Refusal(401, "An outcome that a backend carries back must be signed.")
     if sender.repeats is None:
         await take_event(callback, Body(data), sender, only=run_id)
 
