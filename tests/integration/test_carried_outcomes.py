@@ -104,6 +104,7 @@ async def test_an_unsigned_outcome_is_refused_also_where_unsigned_events_are_tak
         (lambda key: b"[1]\n" + event(), "no headers"),
         (lambda key: b"42", "no headers"),
         (lambda key: b"\x80\x04N.", "not JSON"),
+        (lambda key: b"[" * 10_000, "too long"),
         (lambda key: None, "not NoneType"),
     ],
 )

@@ -6,6 +6,9 @@ The headers of the event as a line of JSON, and its body: what would otherwise b
 import json
 from collections.abc import Mapping
 
+# Those of Wove's workers are a few hundred bytes; what has no such line would be parsed whole.
+_LONGEST_HEADERS = 8 * 1024
+
 
 def pack_outcome(headers: Mapping[str, str], body: bytes) -> bytes:
     """Return a final event as bytes.
@@ -26,6 +29,8 @@ def unpack_outcome(outcome: bytes) -> tuple[dict[str, str], bytes]:
     if not isinstance(outcome, bytes):
         raise ValueError(f"An outcome is what run() returns, bytes, not {type(outcome).__name__}.")
     head, _, body = outcome.partition(b"\n")
+    if len(head) > _LONGEST_HEADERS:
+        raise ValueError("The job's result is no outcome: its first line is too long.")
     try:
         headers = json.loads(head)
     except (ValueError, RecursionError):
