@@ -10,7 +10,8 @@ import pytest
 
 from wove.backend.connections import connections
 from wove.backend.rehearsal import rehearsal_payload, rehearse
-from wove.errors import SignatureError
+from wove.backend.spool import spool
+from wove.errors import DeliveryError, SignatureError
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +47,19 @@ def test_a_rehearsal_fails_where_each_run_would(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SignatureError):
         rehearse(rehearsal_payload())
     assert threading.enumerate() == threads
+
+
+def test_a_rehearsal_that_is_held_up_ends_soon_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, spool_dir: Path
+) -> None:
+    def refuse(address: tuple[str, int], timeout: float) -> socket.socket:
+        raise ConnectionRefusedError
+
+    spool.cache_clear()
+    threads = threading.enumerate()
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(DeliveryError):
+        rehearse(rehearsal_payload())
+    assert threading.enumerate() == threads
+    assert list(spool_dir.iterdir()) == []
+    spool.cache_clear()
