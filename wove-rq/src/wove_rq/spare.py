@@ -158,6 +158,7 @@ class _Spare:
         try:
             self._channel.sendall(_LENGTH.pack(len(parcel)) + parcel)
         except OSError:
+            self._close()
             return False  # What it has is not complete, and it does nothing with that.
         try:
             return self._channel.recv(1) == _TAKEN
