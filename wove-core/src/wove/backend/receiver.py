@@ -97,7 +97,7 @@ class ReceiverSession:
             outcome: what ``run(payload, returns=...)`` returned.
 
         Raises:
-            Refusal: it is not accepted, for the reasons that the event would not have been.
+            Refusal: it is not accepted, for the reasons that the event would not have been, or as it is not signed.
         """
         await take_outcome(self._callback, run_id, outcome)
 
