@@ -12,6 +12,7 @@ from wove.backend.threads import in_daemon_thread
 from wove.backend.types import FINAL_EVENTS, Payload
 from wove.environment.adapter_link import AdapterLink, LinkKey, links
 from wove.environment.contract import EnvironmentExecutor
+from wove.environment.event_queue import EventQueue, Listener
 from wove.environment.packing import Packer, Packing
 from wove.environment.parting import Parting
 from wove.environment.runs import LEASE_SECONDS
@@ -73,8 +74,7 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         required_modules: import names to check in place of the class's own.
     """
 
-    reports_submission = True
-    reusable = True
+    reports_submission = reusable = listens = True
 
     def __init__(
         self,
@@ -94,8 +94,7 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         self._parting: Parting | None = None
         self._own_limit: int | None = None
         self._runs: dict[str, _Submitted] = {}
-        # Not bounded itself: the receiver's inbox is, and a reader of this one never waits for anything else.
-        self._events: asyncio.Queue[dict[str, Any] | Exception] = asyncio.Queue()
+        self._events = EventQueue()
 
     def session_copy(self) -> "BackendAdapterEnvironmentExecutor":
         """Return an executor of the same adapter that is not started."""
@@ -119,7 +118,7 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         if link.failure is not None:
             links.release(key, at_once=True)
             raise link.failure
-        link.on_failure(self._events.put_nowait)
+        link.on_failure(self._events.fail)
         self._key, self._link = key, link
         self.renew()
 
@@ -156,20 +155,20 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
                 )
 
     async def recv(self) -> dict[str, Any]:
-        event = await self._events.get()
-        if isinstance(event, Exception):
-            raise event
-        if event["type"] in FINAL_EVENTS:
-            self.close_run(event["run_id"])
-        return event
+        return await self._events.get()
+
+    def listen(self, listener: Listener) -> None:
+        """Offer each event to a listener before `recv` returns it, until the executor is stopped."""
+        self._events.listen(listener)
 
     async def stop(self) -> None:
+        self._events.listen(None)
         if self._link is None or self._key is None:
             return
         self._close_runs(spare_detached=True)
         if self._parting is not None:
             self._parting.close()
-        self._link.off_failure(self._events.put_nowait)
+        self._link.off_failure(self._events.fail)
         links.release(self._key, at_once=self._link.failure is not None)
         self._link = self._key = None
 
@@ -226,7 +225,7 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         if key is not None:
             payload["callback_key"] = key
         self._runs[run.run_id] = run
-        link.attach(run.run_id, self._events.put_nowait)
+        link.attach(run.run_id, self._deliver)
         # The link's task: a submission that is stuck may end after the weave that wanted it, and is cancelled then.
         run.task = link.spawn(self._submit(run, payload, frame, link))
 
@@ -246,14 +245,17 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
             self._refuse(run, failure)
         else:
             run.accepted = True
-            self._events.put_nowait({"type": "submitted", "run_id": run.run_id, "task_id": run.task_id})
+            self._events.put({"type": "submitted", "run_id": run.run_id, "task_id": run.task_id})
             if run.is_unwanted():
                 await self._cancel_late(run, link)
 
     def _refuse(self, run: _Submitted, error: Exception) -> None:
-        self._events.put_nowait(
-            {"type": "task_error", "run_id": run.run_id, "task_id": run.task_id, "exception": error}
-        )
+        self._deliver({"type": "task_error", "run_id": run.run_id, "task_id": run.task_id, "exception": error})
+
+    def _deliver(self, event: dict[str, Any]) -> None:
+        self._events.put(event)
+        if event["type"] in FINAL_EVENTS:
+            self.close_run(event["run_id"])
 
     async def _cancel_late(self, run: _Submitted, link: AdapterLink) -> None:
         try:

@@ -39,15 +39,23 @@ class EventQueue:
             try:
                 taken = self._listener(event)
             except Exception as failure:
-                self._append(failure)
+                self.fail(failure)
                 return
             if taken:
                 self._heard += 1
                 return
         self._append(event)
 
+    def fail(self, error: Exception) -> None:
+        """Let `get` raise an error when all events before it have been read."""
+        self._append(error)
+
     async def get(self) -> dict[str, Any]:
-        """Return the next event; waits until there is one. A reader that is cancelled loses none."""
+        """Return the next event; waits until there is one. A reader that is cancelled loses none.
+
+        Raises:
+            Exception: the error that `fail` was given, or that the listener raised.
+        """
         while not self._events:
             self._heard = 0
             self._reader = asyncio.get_running_loop().create_future()
