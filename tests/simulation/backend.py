@@ -270,7 +270,8 @@ class Backend:
         """Bring the end of a job back, with its outcome; tell of it, or leave it to be asked for."""
         run_id: str = job.payload["run_id"]
         if self.happens("late"):
-            await asyncio.sleep(self.chance.uniform(0.1, 30.0))
+            # Later than its worker's last lease allows, the run would rightly count as lost.
+            await asyncio.sleep(self.chance.uniform(0.1, 10.0))
         if outcome is not None and not self.happens("drop"):
             job.outcome = self.forged(run_id) if self.happens("forge") else outcome
         loop = asyncio.get_running_loop()

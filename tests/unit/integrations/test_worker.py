@@ -18,7 +18,7 @@ from wove.integrations.worker import current_run
 
 
 def test_the_weave_hears_of_the_start_and_gets_the_result(execute: Run, server: EventServer) -> None:
-    assert execute(payload_for(server.url, lambda left, right: left + right, left=1, right=2)) is None  # type: ignore[func-returns-value]
+    assert execute(payload_for(server.url, lambda left, right: left + right, left=1, right=2)) is None
     assert server.kinds == ["task_started", "task_result"]
     assert final_event(server)["result"] == 3
     assert final_event(server)["task_id"] == "report"
