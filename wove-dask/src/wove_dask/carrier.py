@@ -8,11 +8,13 @@ from typing import Any
 
 from distributed import Scheduler, SchedulerPlugin
 
-PLUGIN = "wove"
-OUTCOME, BEGUN = "wove-outcome", "wove-begun"
+# A scheduler keeps the plugin that it was given first, and a message that it does not know costs its sender the
+# connection. So what these three say to each other changes under another number only.
+PLUGIN = "wove-1"
+OUTCOME, BEGUN = "wove-1-outcome", "wove-1-begun"
 # Annotations of a task: the client that waits for its outcome; and, when the scheduler assigns it again, what became of
 # it before.
-CLIENT, BEFORE = "wove_client", "wove_before"
+CLIENT, BEFORE = "wove_1_client", "wove_1_before"
 # What `BEFORE` may be: begun for sure; or assigned, to a worker that asks the weave before it begins.
 WAS_BEGUN, WAS_ASSIGNED = "begun", "assigned"
 
