@@ -89,3 +89,16 @@ async def test_a_head_that_loses_all_processes_of_sessions_is_told_what_to_set(
     with pytest.raises(ConnectionError, match="GRPC_ENABLE_FORK_SUPPORT=0") as caught:
         await start(address=f"ray://{deaf}")
     assert "Traceback" not in str(caught.value)
+
+
+def test_a_session_that_is_closed_while_it_is_looked_at_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wove_ray.runs import Runs, Submitted
+    from wove_ray.settings import read_settings
+
+    def closed() -> None:
+        raise RuntimeError("Ray has not been started yet.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "get_runtime_context", closed)
+    run = Submitted("run-1", object(), session="01000000")
+    assert Runs(read_settings({"init": False}), lambda _: None).lost([run]) == [run]

@@ -151,7 +151,10 @@ class Runs:
 
         Asks nobody.
         """
-        there = self._session() if ray.is_initialized() else None
+        try:
+            there = self._session() if ray.is_initialized() else None
+        except Exception:  # It is being closed right now, by another thread.
+            there = None
         return [run for run in runs if run.session != there]
 
     def cancel(self, runs: Iterable[Submitted], *, force: bool) -> None:
