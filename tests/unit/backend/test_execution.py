@@ -12,12 +12,8 @@ from typing import Any
 
 import pytest
 
-from wove.backend.execution import (
-    TaskExecution,
-    current_run,
-    final_event_bytes,
-    is_coroutine_function,
-)
+from wove.backend.execution import TaskExecution, current_run, is_coroutine_function
+from wove.backend.final_events import final_event_bytes
 from wove.backend.frames import deserialize_frame, frame_from_bytes
 from wove.backend.types import EventFrame
 from wove.serialization import dumps, encode

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from wove.backend.task_logs import forwarding
+from wove.backend.task_logs import Forwarding
 
 
 @pytest.fixture
 def forwarded() -> Iterator[list[Mapping[str, Any]]]:
     records: list[Mapping[str, Any]] = []
-    with forwarding(records.append):
+    with Forwarding(records.append):
         yield records
 
 
@@ -76,7 +76,7 @@ def test_tasks_side_by_side_get_their_own_records() -> None:
 
     def task(name: str) -> None:
         records: list[Mapping[str, Any]] = []
-        with forwarding(records.append):
+        with Forwarding(records.append):
             together.wait(20)
             logging.getLogger("job").warning(name)
             together.wait(20)
@@ -93,7 +93,7 @@ def test_tasks_side_by_side_get_their_own_records() -> None:
 def test_afterwards_logging_is_as_it_was() -> None:
     handlers, level = list(logging.getLogger().handlers), logging.getLogger("wove.task").level
     records: list[Mapping[str, Any]] = []
-    with forwarding(records.append):
+    with Forwarding(records.append):
         assert logging.getLogger("wove.task").isEnabledFor(logging.INFO)
     logging.getLogger("job").warning("too late")
     assert records == []
@@ -106,7 +106,7 @@ def test_a_level_that_the_worker_has_set_is_kept() -> None:
     logger.setLevel(logging.ERROR)
     try:
         records: list[Mapping[str, Any]] = []
-        with forwarding(records.append):
+        with Forwarding(records.append):
             logger.info("not wanted here")
         assert records == []
         assert logger.level == logging.ERROR

@@ -165,3 +165,19 @@ async def test_plugins_hear_once_of_a_submission_that_a_fast_worker_overtakes() 
         ("received", "report", ticket, "task_started"),
         ("received", "report", ticket, "task_result"),
     ]
+
+
+@in_virtual_time
+async def test_plugins_hear_of_a_start_that_is_told_together_with_the_result() -> None:
+    with listening() as heard:
+        at = await desk()
+        ticket, answer = at.open(order())
+        await asyncio.sleep(0.1)
+        at.delivery.take({"type": "task_result", "run_id": ticket, "task_id": "report", "result": 3}, started=True)
+        await answer
+        await at.close()
+    assert heard == [
+        ("submitted", "", "report", ticket, "jobs"),
+        ("received", "report", ticket, "task_started"),
+        ("received", "report", ticket, "task_result"),
+    ]

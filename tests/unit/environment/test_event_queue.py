@@ -22,8 +22,8 @@ async def settle() -> None:
 
 
 def hearing(heard: list[dict[str, Any]]) -> Listener:
-    def hear(event: dict[str, Any]) -> bool:
-        heard.append(event)
+    def hear(event: dict[str, Any], started: bool) -> bool:
+        heard.append({"type": "started", **event} if started else event)
         return True
 
     return hear
@@ -59,14 +59,29 @@ async def test_an_event_that_the_listener_takes_is_not_read() -> None:
 
 async def test_an_event_that_the_listener_does_not_take_is_read_and_none_overtakes_it() -> None:
     queue = EventQueue()
-    queue.listen(lambda event: event["n"] > 1)
+    queue.listen(lambda event, started: event["n"] > 1)
     queue.put({"n": 1})
     queue.put({"n": 2})
     assert [await queue.get(), await queue.get()] == [{"n": 1}, {"n": 2}]
 
 
+async def test_a_reader_is_told_by_an_event_of_its_own_that_a_run_has_started() -> None:
+    queue = EventQueue()
+    queue.put({"type": "task_result", "run_id": "r", "task_id": "t", "result": 1}, started=True)
+    started = await queue.get()
+    assert started == {"type": "task_started", "run_id": "r", "task_id": "t"}
+    assert (await queue.get())["result"] == 1
+
+
+async def test_a_listener_is_told_of_the_start_together_with_the_event() -> None:
+    queue, heard = EventQueue(), list[dict[str, Any]]()
+    queue.listen(hearing(heard))
+    queue.put({"n": 1}, started=True)
+    assert heard == [{"type": "started", "n": 1}]
+
+
 async def test_what_the_listener_raises_is_raised_to_the_reader() -> None:
-    def refuse(event: dict[str, Any]) -> bool:
+    def refuse(event: dict[str, Any], started: bool) -> bool:
         raise ValueError(f"no {event['n']}")
 
     queue = EventQueue()

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from wove.backend.channel import Channel
-from wove.backend.execution import cancelled_event, error_event
+from wove.backend.final_events import cancelled_event, error_event
 from wove.backend.frames import check_frame, frame_from_bytes
 from wove.backend.framing import Frame
 from wove.backend.pulse import Pulse
 from wove.backend.stdio_codec import returned_event, started_event
 from wove.backend.stdio_job import Functions, Job
-from wove.backend.task_logs import forwarding
+from wove.backend.task_logs import Forwarding
 from wove.backend.task_loop import TaskLoop
 from wove.backend.task_threads import DEFAULT_THREADS, TaskThreads
 from wove.backend.threads import in_daemon_thread
@@ -52,7 +52,7 @@ class StdioWorker:
         """Execute tasks, synchronous ones in the calling thread first; return when the owner has gone."""
         self._pulse.start()
         # Listening to log records all the time costs less than beginning to with every task.
-        with forwarding(_ignore):
+        with Forwarding(_ignore):
             self._threads.work()
         while self._jobs:  # The interpreter must not end under the threads that still work; `_go` ends the process.
             time.sleep(_SECONDS_TO_GO)
@@ -140,7 +140,7 @@ class StdioWorker:
                 self._loop.submit(self._execute_coroutine(job))
                 return
             if event is None:
-                with forwarding(functools.partial(self._log, job)):
+                with Forwarding(functools.partial(self._log, job)):
                     event = job.run()
             self._finish(job, event)
         except BaseException:
@@ -163,7 +163,7 @@ class StdioWorker:
                 failure = await in_daemon_thread(job.prepare, self._functions)
         if failure is not None:
             return failure
-        with forwarding(functools.partial(self._log, job)):
+        with Forwarding(functools.partial(self._log, job)):
             return await job.arun()
 
     def _log(self, job: Job, record: Mapping[str, Any]) -> None:

@@ -66,7 +66,7 @@ class Channel:
         """Wait for bytes to read, up to `seconds`; tell whether there are any."""
         return bool(self._readable.poll(seconds * 1000))
 
-    def receive(self) -> Iterator[Frame | bytes] | None:
+    def receive(self) -> Sequence[Frame | bytes] | None:
         """Wait for bytes and return the frames and lines that they complete; None when the owner has gone."""
         try:
             count = os.readv(self._source, [self._decoder.buffer()])
@@ -128,12 +128,14 @@ class Channel:
         except OSError:
             pass  # The owner has gone; whoever reads commands notices, too.
 
-    def _decoded(self) -> Iterator[Frame | bytes]:
+    def _decoded(self) -> list[Frame | bytes]:
+        decoded: list[Frame | bytes] = []
         if isinstance(self._decoder, LineDecoder):
-            yield from self._lines(self._decoder)
+            decoded += self._lines(self._decoder)
         if isinstance(self._decoder, FrameDecoder):
             while (frame := self._decoder.take()) is not None:
-                yield frame
+                decoded.append(frame)
+        return decoded
 
     def _lines(self, decoder: LineDecoder) -> Iterator[Frame | bytes]:
         while (line := decoder.take()) is not None:

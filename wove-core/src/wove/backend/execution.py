@@ -1,7 +1,7 @@
 """Executes one task on the worker's side and says what became of it. Every kind of worker goes through here.
 
-A `TaskExecution` turns a ``run_task`` frame into exactly one final event, whatever the task does; `final_event_bytes`
-turns that event into bytes, whatever the task returned.
+A `TaskExecution` turns a ``run_task`` frame into exactly one final event, whatever the task does; that becomes bytes in
+`wove.backend.final_events`, whatever the task returned.
 
 asyncio is loaded with the first coroutine, see `wove.backend.late_asyncio`.
 """
@@ -12,21 +12,21 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from wove.backend.apart import values_apart
-from wove.backend.failures import can_travel, normalize_exception
-from wove.backend.frames import deserialize_frame, frame_to_bytes
+from wove.backend.final_events import cancelled_event, error_event
+from wove.backend.frames import deserialize_frame
 from wove.backend.late_asyncio import is_being_cancelled, is_cancellation, run_in_own_loop
 from wove.backend.stopping import Interruption
 from wove.backend.threads import in_daemon_thread
 from wove.backend.types import EventFrame
-from wove.errors import PayloadTooLargeError, SerializationError, TaskStopped
+from wove.errors import SerializationError, TaskStopped
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentRun:
+class CurrentRun(NamedTuple):
     """What a task may know about the run that executes it.
 
     Attributes:
@@ -41,9 +41,11 @@ class CurrentRun:
     task_name: str
     attempt: int = 1
     deadline: float | None = None
-    trace: Mapping[str, str] = field(default_factory=dict)
+    trace: Mapping[str, str] = MappingProxyType({})
 
 
+# What nobody can await. The question itself costs more than a short task does.
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
 # Base64 characters of arguments from which unpickling would hold up an event loop noticeably.
 _LARGE = 256 * 1024
 
@@ -232,7 +234,9 @@ class TaskExecution:
                 self._interruption.end()
         except BaseException as error:
             return self._ended_by(error)
-        return _Pending(value) if inspect.isawaitable(value) else self._succeeded(value)
+        if type(value) in _PLAIN or not inspect.isawaitable(value):
+            return self._succeeded(value)
+        return _Pending(value)
 
     def _begun(self, function: Callable[..., Any], args: dict[str, Any]) -> "EventFrame | _Pending":
         """Make the coroutine of a coroutine function, which runs none of its code."""
@@ -295,54 +299,3 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-
-
-def error_event(
-    ids: Mapping[str, Any], error: BaseException, *, source: str = "task", retryable: bool = False
-) -> EventFrame:
-    """Return the final event of a run that failed: always in plain words, and the exception where it can travel."""
-    event: EventFrame = {
-        "type": "task_error",
-        "run_id": ids["run_id"],
-        "task_id": ids["task_id"],
-        "error": normalize_exception(error, source=source, retryable=retryable),
-    }
-    if can_travel(error):
-        event["exception"] = error
-    return event
-
-
-def cancelled_event(ids: Mapping[str, Any]) -> EventFrame:
-    """Return the final event of a run that was stopped."""
-    return {"type": "task_cancelled", "run_id": ids["run_id"], "task_id": ids["task_id"]}
-
-
-def final_event_bytes(event: EventFrame, *, pickles: bool = True, limit: int | None = None) -> bytes:
-    """Encode a final event. What cannot travel becomes a ``task_error`` event that says so; this never raises.
-
-    Args:
-        event: what `TaskExecution` returned.
-        pickles: False sends results and errors as plain JSON values.
-        limit: the most bytes that the other side takes, where that is known.
-    """
-    try:
-        data = frame_to_bytes(event, pickles=pickles)
-    except BaseException as error:  # Pickling runs the user's own code.
-        return _fallback(event, error, pickles=pickles)
-    if limit is not None and len(data) > limit:
-        return _fallback(event, too_large(event, size=len(data), limit=limit), pickles=pickles)
-    return data
-
-
-def too_large(ids: Mapping[str, Any], *, size: int, limit: int | None) -> PayloadTooLargeError:
-    """Return the error of a task whose result the receiver does not take."""
-    return PayloadTooLargeError(
-        f"The result of task {ids['task_id'] or ids['run_id']!r}",
-        size=size,
-        limit=limit,
-        advice="Raise callback_max_bytes in the environment's executor_config, or store it and return a reference.",
-    )
-
-
-def _fallback(event: EventFrame, error: BaseException, *, pickles: bool) -> bytes:
-    return frame_to_bytes(error_event(event, error), pickles=pickles)

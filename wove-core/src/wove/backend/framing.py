@@ -145,7 +145,9 @@ class FrameDecoder:
             self._begin = self._end = 0
 
     def _make_room(self) -> None:
-        if self._begin:
+        if self._begin == self._end:
+            self._begin = self._end = 0
+        elif self._begin:
             rest = bytes(self._view[self._begin : self._end])
             self._scratch[: len(rest)] = rest
             self._begin, self._end = 0, len(rest)

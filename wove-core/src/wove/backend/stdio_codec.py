@@ -7,7 +7,7 @@ result stay raw pickles: the callable in the head, the other two as the body.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from wove.backend.execution import error_event, final_event_bytes
+from wove.backend.final_events import error_event, final_event_bytes
 from wove.backend.frames import deserialize_event, error_frame, frame_to_bytes, serialize_frame
 from wove.backend.framing import Frame, pack
 from wove.backend.types import EventFrame

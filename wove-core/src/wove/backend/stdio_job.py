@@ -5,7 +5,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from wove.backend.execution import TaskExecution, error_event, is_coroutine_function
+from wove.backend.execution import TaskExecution, is_coroutine_function
+from wove.backend.final_events import error_event
 from wove.backend.frames import deserialize_frame
 from wove.backend.framing import Frame
 from wove.backend.stdio_codec import unpack_run

@@ -9,8 +9,7 @@ import contextvars
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 LOGGER = "wove.task"
@@ -64,19 +63,25 @@ class _ForwardingHandler(logging.Handler):
 _handler = _ForwardingHandler()
 
 
-@contextmanager
-def forwarding(forward: Forward) -> Iterator[None]:
-    """Hand every log record that concerns the weave to `forward`, as the fields of a ``log`` frame, while the block
-    runs.
+class Forwarding:
+    """Hands every log record that concerns the weave to `forward`, as the fields of a ``log`` frame, while a ``with``
+    block runs.
 
     `forward` is called in the thread that logs and must neither wait nor raise.
     """
-    _handler.attach()
-    token = _forward.set(forward)
-    try:
-        yield
-    finally:
-        _forward.reset(token)
+
+    # A generator would cost several times as much, for every task.
+    __slots__ = ("_forward", "_token")
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+
+    def __enter__(self) -> None:
+        _handler.attach()
+        self._token = _forward.set(self._forward)
+
+    def __exit__(self, *raised: object) -> None:
+        _forward.reset(self._token)
         _handler.detach()
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from wove.backend import admission
 from wove.backend.active_runs import active_runs
 from wove.backend.events import Clock, Event, EventSender
-from wove.backend.execution import TaskExecution, cancelled_event, error_event, final_event_bytes, too_large
+from wove.backend.execution import TaskExecution
 from wove.backend.fetched import fetch_missing
+from wove.backend.final_events import cancelled_event, error_event, final_event_bytes, too_large
 from wove.backend.heartbeat import DEFAULT_LEASE, Heartbeat
 from wove.backend.kept_outcome import KeptOutcome
 from wove.backend.once import once_guard
@@ -18,7 +19,7 @@ from wove.backend.pacemaker import Pacemaker
 from wove.backend.replies import Reply
 from wove.backend.retries import DeliveryPolicy
 from wove.backend.spool import Spool, spool, spool_name
-from wove.backend.task_logs import forwarding
+from wove.backend.task_logs import Forwarding
 from wove.backend.types import EventFrame
 from wove.errors import DeliveryError, EventRefusedError
 
@@ -127,7 +128,7 @@ class WorkerRun:
 
     def execute(self) -> EventFrame:
         """Execute the task in this thread and return its final event."""
-        with forwarding(self._heartbeat.log):
+        with Forwarding(self._heartbeat.log):
             return self._ready.run()
 
     def carry_out(self) -> bool:
@@ -138,7 +139,7 @@ class WorkerRun:
         """
         if not self.prepare():
             return False
-        with forwarding(self._heartbeat.log):
+        with Forwarding(self._heartbeat.log):
             event = self._ready.run_unless_async()
         if event is None:
             return True
@@ -147,7 +148,7 @@ class WorkerRun:
 
     async def aexecute(self) -> EventFrame:
         """Execute the task in the running loop and return its final event."""
-        with forwarding(self._heartbeat.log):
+        with Forwarding(self._heartbeat.log):
             return await self._ready.arun()
 
     @property

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from operator import is_
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -74,7 +75,7 @@ class CallablePickles:
 def _same(captured: list[object] | None, before: list[object] | None) -> bool:
     if captured is None or before is None or len(captured) != len(before):
         return False
-    return all(one is other for one, other in zip(captured, before, strict=True))
+    return all(map(is_, captured, before))
 
 
 def _captured_by(function: FunctionType) -> list[object] | None:

@@ -127,19 +127,23 @@ class Delivery:
 
     # What the executor says.
 
-    def take(self, frame: dict[str, Any]) -> bool:
+    def take(self, frame: dict[str, Any], started: bool = False) -> bool:
         """Take one event frame unless a decision is just being carried out; return whether it has been taken.
+
+        Args:
+            frame: the event.
+            started: it is final, and the first that is heard of its run.
 
         Raises:
             EnvironmentExecutionError: see `receive`.
         """
         if self._obeying:
             return False
-        self.receive(frame)
+        self.receive(frame, started)
         return True
 
-    def receive(self, frame: object) -> None:
-        """Take one event frame. Events of unknown runs are ignored.
+    def receive(self, frame: object, started: bool = False) -> None:
+        """Take one event frame, see `take`. Events of unknown runs are ignored.
 
         Raises:
             EnvironmentExecutionError: it names no run, so that some run would wait in vain.
@@ -152,20 +156,21 @@ class Delivery:
                 "An event is a dict with 'type', 'run_id' and 'task_id'."
             )
         if run_id in self._inflight:
-            self._take(frame, run_id, self._handover.order_of(run_id))
+            self._take(frame, run_id, self._handover.order_of(run_id), started)
 
-    def _take(self, frame: dict[str, Any], run_id: str, order: Order) -> None:
+    def _take(self, frame: dict[str, Any], run_id: str, order: Order, started: bool) -> None:
         kind, state = frame.get("type"), frame.get("state")
         if kind == "job_state" and isinstance(state, JobState):
             self._reported(run_id, state)
         elif kind == "submitted":
             self._taken(run_id)
         else:
-            if kind != "task_error":  # That may be the executor's own word: it has not taken the run.
+            if started or kind != "task_error":  # That may be the executor's own word: it has not taken the run.
                 self._taken(run_id)
             notify = active_hooks().wove_event_received
             if notify is not None:
-                notify(weave=order.weave, task=order.task, run_id=run_id, event_type=str(kind))
+                for event_type in ("task_started", str(kind)) if started else (str(kind),):
+                    notify(weave=order.weave, task=order.task, run_id=run_id, event_type=event_type)
             self._take_event(frame, run_id, order)
 
     def _take_event(self, frame: dict[str, Any], run_id: str, order: Order) -> None:

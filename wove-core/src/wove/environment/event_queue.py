@@ -5,8 +5,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-Listener = Callable[[dict[str, Any]], bool]
-"""Takes an event at once; returns whether it has done so."""
+from wove.backend.stdio_codec import started_event
+
+Listener = Callable[[dict[str, Any], bool], bool]
+"""Takes an event at once, and that its run has started, if this is not known yet; returns whether it has done so."""
 
 # As many events are heard at once before the loop looks at its timers and sockets again.
 _HEARD_AT_ONCE = 64
@@ -33,17 +35,24 @@ class EventQueue:
         """Offer each event to a listener first, from now on. What it raises is raised by `get`."""
         self._listener = listener
 
-    def put(self, event: dict[str, Any]) -> None:
-        """Append an event, unless the listener takes it."""
+    def put(self, event: dict[str, Any], *, started: bool = False) -> None:
+        """Append an event, unless the listener takes it.
+
+        Args:
+            event: the event.
+            started: it is final, and says also that the run has started; who reads is told so by an event before it.
+        """
         if self._listener is not None and not self._events and self._heard < _HEARD_AT_ONCE:
             try:
-                taken = self._listener(event)
+                taken = self._listener(event, started)
             except Exception as failure:
                 self.fail(failure)
                 return
             if taken:
                 self._heard += 1
                 return
+        if started:
+            self._append({**started_event(event)})
         self._append(event)
 
     def fail(self, error: Exception) -> None:

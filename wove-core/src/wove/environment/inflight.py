@@ -6,8 +6,8 @@ the stimuli, carries out the instructions in order, and calls `InFlight.tick` wh
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from wove.environment.runs import Outcome, Run, RunPolicy
 from wove.integrations.base import JobState
@@ -17,8 +17,7 @@ STALL_SECONDS = 1.0
 CATCH_UP_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Submit:
+class Submit(NamedTuple):
     """Hand the ticket's task to the executor under this run id; after `replaces`, if any, has been cancelled."""
 
     ticket: str
@@ -26,23 +25,20 @@ class Submit:
     replaces: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(NamedTuple):
     """Ask the executor to stop the run."""
 
     run_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(NamedTuple):
     """Nothing of the run is expected any more; once any cancel is done, the executor is told so, unless `detached`."""
 
     run_id: str
     detached: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Resolve:
+class Resolve(NamedTuple):
     """Give the outcome to whoever waits for the ticket. Comes exactly once for each ticket."""
 
     ticket: str

@@ -37,15 +37,6 @@ class InFlightLimit:
         """
         return _Place(self, limit)
 
-    async def _enter(self, limit: int | None) -> None:
-        waiter = self._take(limit)
-        if waiter is not None:
-            try:
-                await waiter.future
-            except asyncio.CancelledError:
-                self._withdraw(waiter)
-                raise
-
     def _take(self, limit: int | None) -> _Waiter | None:
         with self._lock:
             if limit is None or (self._taken < limit and not self._waiting):
@@ -89,7 +80,13 @@ class _Place:
         self._limit = limit
 
     async def __aenter__(self) -> None:
-        await self._places._enter(self._limit)
+        waiter = self._places._take(self._limit)
+        if waiter is not None:
+            try:
+                await waiter.future
+            except asyncio.CancelledError:
+                self._places._withdraw(waiter)
+                raise
 
     async def __aexit__(self, *raised: object) -> None:
         self._places._release()

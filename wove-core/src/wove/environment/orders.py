@@ -1,22 +1,25 @@
 """An order: everything that delivery needs to know about one call of `ExecutorRuntime.run_task`."""
 
+import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from wove.environment.idempotency import resolve_key
 from wove.environment.runs import DEAD_JOB_GRACE_SECONDS, RunPolicy
 from wove.errors import ConfigurationError
-from wove.options import DELIVERY_FIELDS, TASK_DEFAULTS, TaskOptions
+from wove.options import TASK_DEFAULTS, OrphanPolicy, TaskOptions
 
 # How long `delivery_cancel_mode="require_ack"` waits for the worker or the backend to confirm a cancel.
 ACK_SECONDS = 5.0
 
 _NOT_IN_IDS = re.compile(r"[^a-z0-9]+")
 _LONGEST_SLUG = 24
+# As many tasks, and as many sets of options, are remembered.
+_REMEMBERED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +55,14 @@ def new_run_id(task_name: str) -> str:
 
     It starts with the task's name, as far as that is possible, and ends with 128 random bits.
     """
+    return f"{_slug(task_name)}-{os.urandom(16).hex()}"
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _slug(task_name: str) -> str:
     # RQ accepts only [A-Za-z0-9_-] in a job id; Kubernetes names must be lower-case and end at 63 characters.
     slug = _NOT_IN_IDS.sub("-", task_name.lower())[: _LONGEST_SLUG + 1].strip("-")[:_LONGEST_SLUG].rstrip("-")
-    return f"{slug or 'task'}-{secrets.token_hex(16)}"
+    return slug or "task"
 
 
 def make_order(
@@ -87,6 +95,13 @@ def make_order(
     """
     key = resolve_key(options["delivery_idempotency_key"], task_args, task=task_name)
     timeout = options["delivery_timeout"]
+    terms = _terms(
+        timeout,
+        options["delivery_heartbeat_seconds"],
+        options["delivery_cancel_mode"],
+        options["delivery_orphan_policy"],
+        grace,
+    )
     item = task_info.get("item")
     weave = str(task_info.get("weave") or "")
     frame = {
@@ -95,7 +110,7 @@ def make_order(
         "task_name": task_name,
         "callable": task_func,
         "args": dict(task_args),
-        "delivery": _delivery(options, key),
+        "delivery": dict(terms.delivery) if key is None else {**terms.delivery, "delivery_idempotency_key": key},
         "attempt": task_info.get("attempt", 1),
         "item": item,
         "deadline": None if timeout is None else now() + timeout,
@@ -106,13 +121,7 @@ def make_order(
         environment=environment,
         task=task_name,
         frame=frame,
-        policy=RunPolicy(
-            timeout=timeout,
-            heartbeat=options["delivery_heartbeat_seconds"],
-            ack=ACK_SECONDS if options["delivery_cancel_mode"] == "require_ack" else None,
-            orphan=options["delivery_orphan_policy"],
-            grace=grace,
-        ),
+        policy=terms.policy,
         key=None if key is None else (scope, key),
         work=(weave, environment, task_name, item),
         weave=weave,
@@ -134,8 +143,36 @@ def dead_job_grace(config: Mapping[str, Any], environment: str) -> float:
     return float(value)
 
 
-def _delivery(options: TaskOptions, key: str | None) -> dict[str, Any]:
-    """Return the policy fields that differ from their default; a key in its resolved form."""
-    given: dict[str, Any] = {**options, "delivery_idempotency_key": key}
-    defaults: dict[str, Any] = {**TASK_DEFAULTS}
-    return {name: given[name] for name in DELIVERY_FIELDS if given[name] != defaults[name]}
+class _Terms(NamedTuple):
+    """What a set of options says about delivery, for both sides.
+
+    Attributes:
+        policy: what the weave's side goes by.
+        delivery: the policy fields of the frame: those that differ from their default, but for the key.
+    """
+
+    policy: RunPolicy
+    delivery: Mapping[str, Any]
+
+
+@lru_cache(maxsize=_REMEMBERED, typed=True)
+def _terms(
+    timeout: float | None, heartbeat: float | None, cancel_mode: str, orphan: OrphanPolicy, grace: float
+) -> _Terms:
+    given = {
+        "delivery_timeout": timeout,
+        "delivery_cancel_mode": cancel_mode,
+        "delivery_heartbeat_seconds": heartbeat,
+        "delivery_orphan_policy": orphan,
+    }
+    defaults: Mapping[str, Any] = TASK_DEFAULTS
+    return _Terms(
+        RunPolicy(
+            timeout=timeout,
+            heartbeat=heartbeat,
+            ack=ACK_SECONDS if cancel_mode == "require_ack" else None,
+            orphan=orphan,
+            grace=grace,
+        ),
+        {name: value for name, value in given.items() if value != defaults[name]},
+    )

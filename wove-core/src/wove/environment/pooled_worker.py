@@ -152,9 +152,8 @@ class PooledWorker:
             self._forget(run)
             self._pool.returned(run)
             return
-        if frame.head.pop("started", False):
-            run.deliver({"type": "task_started", **run.ids})
-        self._deliver(run, unpack_event(frame))
+        started = frame.head.pop("started", False)
+        self._deliver(run, unpack_event(frame), started)
 
     def _on_line(self, line: bytes) -> None:
         if not line.strip():
@@ -172,11 +171,11 @@ class PooledWorker:
         if run is not None and event is not None:
             self._deliver(run, event)
 
-    def _deliver(self, run: StdioRun, event: dict[str, Any]) -> None:
+    def _deliver(self, run: StdioRun, event: dict[str, Any], started: bool = False) -> None:
         final = event["type"] in FINAL_EVENTS
         if final:
             self._forget(run)
-        run.deliver(event)
+        run.deliver(event, started)
         if final:
             if self.retiring:
                 self._retire()

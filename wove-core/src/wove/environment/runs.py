@@ -1,7 +1,7 @@
 """What is known about one run that has left the process: its policy, its progress, and the words for its loss."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from wove.errors import DeliveryError, DeliveryOrphanedError, DeliveryTimeoutError
 from wove.integrations.base import JobState
@@ -54,8 +54,7 @@ class RunPolicy:
     grace: float = DEAD_JOB_GRACE_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a ticket ends with: a value, or the error in its place."""
 
     value: object = None

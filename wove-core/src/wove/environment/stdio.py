@@ -87,7 +87,7 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
     def begin(self, frame: dict[str, Any]) -> None:
         """Hand a ``run_task`` to the pool, as `send` does."""
         pool, is_coroutine = self._started_pool, self._pickles.is_coroutine(frame["callable"])
-        run = StdioRun(frame, self._environment, is_coroutine, self._pickles, self._deliver)
+        run = StdioRun(frame["run_id"], frame, self._environment, is_coroutine, self._pickles, self._deliver)
         self._runs[run.run_id] = run
         pool.submit(run)
 
@@ -120,7 +120,7 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
                 pool.cancel(run, {"type": "cancel_task", **run.ids})
         worker_pools.release(self._settings)
 
-    def _deliver(self, event: dict[str, Any]) -> None:
+    def _deliver(self, event: dict[str, Any], started: bool) -> None:
         if event["type"] in FINAL_EVENTS:
             self._runs.pop(event["run_id"], None)
-        self._events.put(event)
+        self._events.put(event, started=started)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from wove.backend.execution import cancelled_event, error_event
+from wove.backend.final_events import cancelled_event, error_event
 from wove.backend.stdio_codec import whose
 from wove.environment.callable_pickles import CallablePickles
 from wove.environment.worker_command import WorkerCommand, WorkerExit
@@ -16,31 +16,28 @@ class StdioRun:
     """One run of one session.
 
     Attributes:
+        run_id: its id.
         frame: its ``run_task`` command.
         environment: the name of the environment that sent it, for messages.
         is_coroutine: it needs no thread of the worker.
         pickles: the pickles of its session's callables.
-        deliver: takes its events; the last one is final.
+        deliver: takes its events, the last of which is final and may be the one that says that the run has started.
         given_up: nobody waits for it any more.
         sent_until: how many bytes its worker process has to read until it knows the run.
         returns: how often it has come back from a worker that had not begun it.
         requeued: it has begun in a worker that died, and begins once more.
     """
 
+    run_id: str
     frame: dict[str, Any]
     environment: str
     is_coroutine: bool
     pickles: CallablePickles
-    deliver: Callable[[dict[str, Any]], None]
+    deliver: Callable[[dict[str, Any], bool], None]
     given_up: bool = False
     sent_until: int = 0
     returns: int = 0
     requeued: bool = False
-
-    @property
-    def run_id(self) -> str:
-        run_id: str = self.frame["run_id"]
-        return run_id
 
     @property
     def ids(self) -> dict[str, Any]:
@@ -68,11 +65,11 @@ class StdioRun:
         if self.given_up:
             self.cancelled()
         else:
-            self.deliver(dict(error_event(self.ids, error, source="executor", retryable=retryable)))
+            self.deliver(dict(error_event(self.ids, error, source="executor", retryable=retryable)), False)
 
     def cancelled(self) -> None:
         """End the run: it has been stopped, or was never started."""
-        self.deliver(dict(cancelled_event(self.ids)))
+        self.deliver(dict(cancelled_event(self.ids)), False)
 
     def lost(self, command: WorkerCommand, end: WorkerExit) -> None:
         """End the run: its worker process is gone."""

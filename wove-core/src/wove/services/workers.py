@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from wove.backend.execution import cancelled_event, error_event
+from wove.backend.final_events import cancelled_event, error_event
 from wove.backend.frames import frame_from_bytes, frame_to_bytes, json_to_bytes
 from wove.backend.framing import FRAMING_VARIABLE
 from wove.backend.types import FINAL_EVENTS
