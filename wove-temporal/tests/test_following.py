@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.virtual_time import in_virtual_time, now
 from wove.integrations.base import JobState
 from wove_temporal.following import Followers
 from wove_temporal.jobs import End, NewJob, failed
@@ -102,6 +103,48 @@ async def test_the_server_is_not_asked_about_a_run_that_is_over(early: bool) -> 
     followers.follow(followers.expect(other), "handle of another")
     assert (await followers.news.get())[0] == "report-2"
     assert jobs.waited == ["handle of another"]
+
+
+async def others_get_on(followers: Followers, *, seconds: float) -> None:
+    """Let a worker report another run ten times a second."""
+    other = NewJob(id="wove-report-2", run_id="report-2", payload={}, seconds=None, keyed=False)
+    followers.expect(other)
+    until = now() + seconds
+    while now() < until:
+        followers.heard("report-2", "heartbeat")
+        await asyncio.sleep(0.1)
+
+
+@in_virtual_time
+async def test_the_server_is_not_asked_about_a_job_that_waits_while_others_get_on() -> None:
+    jobs = FakeJobs(FINISHED)
+    followers = Followers(jobs)
+    followers.follow(followers.expect(JOB), "handle 1")
+    await others_get_on(followers, seconds=3.0)
+    assert jobs.waited == []
+    assert (await followers.news.get())[0] == "report-1"
+    assert now() < 4.0
+
+
+@in_virtual_time
+async def test_however_others_get_on_the_server_is_asked_after_a_while() -> None:
+    jobs = FakeJobs()
+    followers = Followers(jobs)
+    followers.follow(followers.expect(JOB), "handle 1")
+    await others_get_on(followers, seconds=6.0)
+    assert jobs.waited == ["handle 1"]
+    await followers.close()
+
+
+@in_virtual_time
+async def test_the_server_is_asked_about_a_run_that_goes_on_although_others_get_on() -> None:
+    jobs = FakeJobs()
+    followers = Followers(jobs)
+    followers.follow(followers.expect(JOB), "handle 1")
+    followers.heard("report-1", "task_started")
+    await others_get_on(followers, seconds=1.0)
+    assert jobs.waited == ["handle 1"]
+    await followers.close()
 
 
 async def test_a_job_that_could_not_be_started_is_forgotten() -> None:

@@ -16,6 +16,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 _CLOSE_SECONDS = 1.0
 # Most tasks are over before this time, and their own events say so: the server need not be asked about them.
 _PATIENCE = 0.25
+# While others of the session get on, one that waits for its turn is not asked about for this long: each question costs
+# the server as much as a tenth of a short task, and a large map would ask about every one of its items.
+_LONGEST_PATIENCE = 5.0
 # How often a job that has reached no worker is started again.
 _STARTS_AGAIN = 2
 
@@ -43,6 +46,7 @@ class Followers:
         self._followed: dict[str, Submitted] = {}
         self._waiting: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._last_heard = float("-inf")
 
     def expect(self, job: NewJob) -> Submitted:
         """Return the submission of a job that is about to be started: the earlier one if it has been before."""
@@ -62,8 +66,7 @@ class Followers:
         if submitted.over:
             self._forget(run_id)
         else:
-            loop = asyncio.get_running_loop()
-            self._waiting[run_id] = loop.call_later(_PATIENCE, self._begin, submitted)
+            self._wait(submitted, asyncio.get_running_loop().time() + _LONGEST_PATIENCE)
 
     def holders_of(self, job_id: str) -> list[Submitted]:
         """Return the jobs with an id of Temporal's that have been started and have not ended."""
@@ -75,6 +78,7 @@ class Followers:
         if submitted is None:
             return
         submitted.heard = True
+        self._last_heard = asyncio.get_running_loop().time()
         submitted.over = submitted.over or event_type in FINAL_EVENTS
         waiting = self._waiting.get(run_id)
         if waiting is not None and submitted.over:
@@ -90,9 +94,18 @@ class Followers:
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=_CLOSE_SECONDS)
 
-    def _begin(self, submitted: Submitted) -> None:
+    def _wait(self, submitted: Submitted, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiting[submitted.job.run_id] = loop.call_later(_PATIENCE, self._begin, submitted, until)
+
+    def _begin(self, submitted: Submitted, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        others_get_on = self._last_heard > loop.time() - _PATIENCE
+        if others_get_on and not submitted.heard and loop.time() < until:
+            self._wait(submitted, until)
+            return
         del self._waiting[submitted.job.run_id]
-        task = asyncio.get_running_loop().create_task(self._follow(submitted))
+        task = loop.create_task(self._follow(submitted))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
