@@ -148,3 +148,22 @@ def test_runs_that_follow_each_other_share_the_timing_thread() -> None:
         pacemaker.add(beat, _due_in(10))
         pacemaker.remove(beat)
     assert len(started) == 1
+
+
+def test_runs_that_end_before_their_first_beat_do_not_each_wake_the_timing_thread() -> None:
+    looks = threading.Semaphore(0)
+
+    def clock() -> float:
+        if threading.current_thread() is not threading.main_thread():
+            looks.release()
+        return time.monotonic()
+
+    pacemaker = Pacemaker(clock=clock)
+    woken = 0
+    for _ in range(50):
+        beat = Beat()
+        pacemaker.add(beat, _due_in(0.5))
+        pacemaker.remove(beat)
+        # What has been woken looks at the clock within that time, if not on a machine that is busy.
+        woken += looks.acquire(timeout=0.005)
+    assert woken < 25

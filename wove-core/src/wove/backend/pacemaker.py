@@ -33,6 +33,7 @@ class Pacemaker:
         self._due: dict[Callable[[], float], float] = {}
         self._again: set[Callable[[], float]] = set()
         self._waiting_until: float | None = None
+        self._asked_for = math.inf
 
     def add(self, beat: Callable[[], float], due: float) -> None:
         """Call `beat` at the time `due` for the first time. One that raises is logged, and called a second later."""
@@ -58,25 +59,32 @@ class Pacemaker:
 
     def _wake_before(self, due: float) -> None:
         if self._waiting_until is None:
-            self._waiting_until = -math.inf
+            self._waiting_until, self._asked_for = -math.inf, due
             self._run(self._keep_time)
         elif due < self._waiting_until:
+            self._waiting_until = self._asked_for = due
             self._changed.notify()
 
     def _keep_time(self) -> None:
+        idle_since = self._clock()
         while True:
             with self._changed:
                 for beat in self._take_due():
                     self._run(_Call(self, beat))
                 now = self._clock()
-                # A new run that is due later than this need not wake the thread.
-                soonest = min(self._due.values(), default=math.inf)
-                self._waiting_until = min(soonest, now + LINGER_SECONDS)
-                self._changed.wait(max(self._waiting_until - now, 0.0))
-                if not self._due and self._clock() >= self._waiting_until:
+                soonest, asked_for = min(self._due.values(), default=math.inf), self._asked_for
+                if self._due or asked_for != math.inf:
+                    idle_since = now
+                elif now >= idle_since + LINGER_SECONDS:
                     self._waiting_until = None
                     return
-                self._waiting_until = -math.inf
+                self._asked_for = math.inf
+                # A new run that is due later than this need not wake the thread. Most runs are over before the thread
+                # is awake; it waits for the time it has been woken for all the same, and the next ones do not wake it.
+                if asked_for > now:
+                    soonest = min(soonest, asked_for)
+                self._waiting_until = min(soonest, idle_since + LINGER_SECONDS)
+                self._changed.wait(max(self._waiting_until - now, 0.0))
 
     def _take_due(self) -> list[Callable[[], float]]:
         now = self._clock()
