@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -29,6 +30,9 @@ _ANSWER_SECONDS = 8.0
 _CLOSE_SECONDS = 3.0
 # From when on Ray is to tell of a task's end. Each of its calls disturbs whatever this process does.
 _UNWATCHED_SECONDS = 0.1
+# With more tasks in flight than these, their ends are taken at most every few milliseconds: to wake this process's loops
+# for each costs more than all else about it.
+_SINGLE, _RASTER_SECONDS = 16, 0.005
 # How often the session is looked at while there are runs. Nobody tells when the program closes it.
 _SESSION_SECONDS = 1.0
 
@@ -79,6 +83,7 @@ class RayAdapter(BackendAdapter):
         self._closed = False
         self._ended: deque[Submitted] = deque()
         self._waking = False
+        self._taken_at = -math.inf
         await in_daemon_thread(self._join)
         if self._connected.is_client:
             self.max_payload_bytes = _LARGEST_THROUGH_CLIENT
@@ -252,13 +257,21 @@ class RayAdapter(BackendAdapter):
             return
         self._waking = True
         try:
-            self._loop.call_soon_threadsafe(self._take_ends)
+            self._loop.call_soon_threadsafe(self._take_ends_in_time)
         except RuntimeError:
             pass  # The loop has been closed.
+
+    def _take_ends_in_time(self) -> None:
+        due = self._taken_at + _RASTER_SECONDS
+        if len(self._inflight) <= _SINGLE or self._loop.time() >= due:
+            self._take_ends()
+        else:
+            self._loop.call_at(due, self._take_ends)
 
     def _take_ends(self) -> None:
         # First: who adds one from now on calls again. One call too many does no harm.
         self._waking = False
+        self._taken_at = self._loop.time()
         while self._ended:
             self._take_end(self._ended.popleft())
 
