@@ -16,13 +16,13 @@ from wove.integrations.gathering import Gathering
 from wove_ray.settings import read_settings
 
 if TYPE_CHECKING:
-    from wove.backend.apart import Apart
     from wove_ray.runs import Runs, Submission, Submitted
 
 # Through Ray Client every byte passes the head's process; what is larger waits at the callback receiver instead.
 _LARGEST_THROUGH_CLIENT = 256 * 1024
-# More than this is submitted in a thread: a small task takes some 50 microseconds.
-_FEW, _SMALL_BYTES = 8, 64 * 1024
+# So many small tasks are submitted in one go, at some 80 microseconds each; the loop has a turn between two goes. A
+# thread would take longer: each of them would have it wait for the interpreter's lock.
+_FEW, _SMALL_BYTES = 4, 64 * 1024
 # Ray carries values of up to 100 kB in its own messages; others go to its store, and cost more than to post them.
 _LARGEST_RETURNED = 64 * 1024
 # How long Ray may take to accept tasks, or a cancel.
@@ -107,15 +107,14 @@ class RayAdapter(BackendAdapter):
             ConnectionError: Ray does not answer.
         """
         # A run that is submitted again is the run that there is.
+        known = {payload["run_id"]: self._inflight.get(payload["run_id"]) for payload, _ in submissions}
         new: list[Submission] = [
             (payload, frame.get("apart") or ())
             for payload, frame in submissions
-            if payload["run_id"] not in self._inflight
+            if known[payload["run_id"]] is None
         ]
-        returns = self._largest_returned(len(new))
-        for run in await self._submitted(new, returns) if new else ():
-            self._track(run)
-        return [self._inflight[payload["run_id"]] for payload, _ in submissions]
+        handles = dict(zip((payload["run_id"] for payload, _ in new), await self._submitted(new), strict=True))
+        return [handles.get(payload["run_id"]) or known[payload["run_id"]] for payload, _ in submissions]
 
     async def cancel(self, run_id: str, submission: Any, frame: dict[str, Any]) -> None:
         """Withdraw a task that waits; interrupt one that runs, and kill its process if that does not help."""
@@ -172,11 +171,31 @@ class RayAdapter(BackendAdapter):
         # What is larger than the receiver takes is posted, so that the worker hears of that.
         return min(_LARGEST_RETURNED, self.config.get("callback_max_bytes") or _LARGEST_RETURNED)
 
-    async def _submitted(self, submissions: "list[Submission]", returns: int) -> "Sequence[Submitted]":
+    async def _submitted(self, submissions: "list[Submission]") -> "list[Submitted | Exception]":
+        """Submit tasks and track them; those before one that cannot be submitted stay."""
+        returns = self._largest_returned(len(submissions))
+        done: list[Submitted | Exception] = []
+        try:
+            while left := submissions[len(done) :]:
+                if done:
+                    await asyncio.sleep(0)
+                if self._is_quick(left[:_FEW]):
+                    more: Sequence[Submitted] = self._connected.submit(left[:_FEW], returns=returns)
+                else:
+                    more = await self._submitted_in_thread(left, returns)
+                done += map(self._tracked, more)
+        except Exception as error:
+            if not done:
+                raise
+            done += [error] * len(left)
+        except asyncio.CancelledError:
+            self._withdraw([run for run in done if not isinstance(run, Exception)])
+            raise
+        return done
+
+    async def _submitted_in_thread(self, submissions: "list[Submission]", returns: int) -> "list[Submitted]":
         runs = self._connected
         arguments = [argument for _, apart in submissions for argument in apart]
-        if self._is_quick(submissions, arguments):
-            return runs.submit(submissions, returns=returns)
         if arguments:
             # However long it takes: that is a matter of their size.
             await in_daemon_thread(runs.store, arguments)
@@ -184,38 +203,46 @@ class RayAdapter(BackendAdapter):
         try:
             submitted = await asyncio.wait_for(asyncio.shield(submitting), _ANSWER_SECONDS if runs.is_client else None)
         except (TimeoutError, asyncio.CancelledError) as error:
-            submitting.add_done_callback(self._withdraw)
+            submitting.add_done_callback(self._withdraw_late)
             if isinstance(error, TimeoutError):
                 raise ConnectionError(f"Ray has not taken the task within {_ANSWER_SECONDS:g} s.") from None
             raise
         return submitted
 
-    def _is_quick(self, submissions: "list[Submission]", arguments: "list[Apart]") -> bool:
+    def _is_quick(self, submissions: "list[Submission]") -> bool:
         """Tell whether submitting needs no answer of anybody and takes no time."""
         runs = self._connected
-        if arguments or len(submissions) > _FEW or runs.is_client or not runs.is_ready:
+        if runs.is_client or not runs.is_ready or any(apart for _, apart in submissions):
             return False
         payloads = (payload for payload, _ in submissions)
         sizes = (len(each.get("callable_pickle", "")) + len(each.get("args_pickle", "")) for each in payloads)
         return sum(sizes) < _SMALL_BYTES
 
-    def _withdraw(self, submitting: "asyncio.Future[list[Submitted]]") -> None:
+    def _withdraw_late(self, submitting: "asyncio.Future[list[Submitted]]") -> None:
         """Cancel what has been submitted after all, when nobody waits for it any more."""
         if not submitting.cancelled() and submitting.exception() is None:
-            self._spawn(self._kill(submitting.result()))
+            self._withdraw(submitting.result())
 
-    def _track(self, run: "Submitted") -> None:
+    def _withdraw(self, runs: "list[Submitted]") -> None:
+        for run in runs:
+            self._inflight.pop(run.run_id, None)
+            self._disarm(run.run_id)
+        if runs:
+            self._spawn(self._kill(runs))
+
+    def _tracked(self, run: "Submitted") -> "Submitted":
         self._inflight[run.run_id] = run
         if run.over:
-            # Before it was tracked: it was submitted in a thread.
+            # Before it was tracked: Ray tells it on another thread.
             self._loop.call_soon(self._take_end, run)
-            return
+            return run
         if self._settings.queue_timeout is not None:
             self._arm(run, self._settings.queue_timeout, self._give_up_waiting)
         if self._watching is None:
             self._watching = self._loop.call_later(_UNWATCHED_SECONDS, self._watch_late)
         if self._checking is None:
             self._checking = self._loop.call_later(_SESSION_SECONDS, self._check_session)
+        return run
 
     def _check_session(self) -> None:
         """End the runs whose session is gone."""
