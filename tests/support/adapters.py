@@ -23,6 +23,7 @@ class Ledger:
         started, closed: the instances whose `start` returned, whose `close` was called.
         payloads, frames: what was submitted.
         batches: the sizes of the bulk submissions.
+        at_once: the runs that were submitted without waiting.
         cancelled: ``(run_id, submission)`` for each call of `cancel`.
         polls: the run ids of each question.
         heard: the run id and the type of each event.
@@ -40,6 +41,7 @@ class Ledger:
         self.payloads: list[dict[str, Any]] = []
         self.frames: list[dict[str, Any]] = []
         self.batches: list[int] = []
+        self.at_once: list[str] = []
         self.cancelled: list[tuple[str, Any]] = []
         self.polls: list[list[str]] = []
         self.heard: list[tuple[str, str]] = []
@@ -139,6 +141,18 @@ class BulkAdapter(MemoryAdapter):
             refusal = self.ledger.refuse(payload)
             results.append(refusal if refusal is not None else await self.submit(payload, frame))
         return results
+
+
+class PromptAdapter(MemoryAdapter):
+    """One that submits what comes alone without waiting."""
+
+    def submit_now(self, payload: dict[str, Any], frame: dict[str, Any]) -> Any:
+        self.ledger.at_once.append(payload["run_id"])
+        if self.ledger.submit_failure is not None:
+            raise self.ledger.submit_failure
+        if self.ledger.execute:
+            self.execute(payload)
+        return f"job of {payload['run_id']}"
 
 
 class ProcessAdapter(MemoryAdapter):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.adapters import BulkAdapter, Ledger, MemoryAdapter, PolledAdapter, WatchedAdapter
+from tests.support.adapters import BulkAdapter, Ledger, MemoryAdapter, PolledAdapter, PromptAdapter, WatchedAdapter
 from wove.backend.loop import io_loop, on_io_loop, shutdown
 from wove.backend.receiver import ReceiverSession, open_receiver_session
 from wove.environment import BackendAdapterEnvironmentExecutor, ExecutorRuntime
@@ -294,6 +294,30 @@ async def test_a_submission_that_is_stuck_times_out_and_is_cancelled_when_it_com
     io_loop().loop.call_soon_threadsafe(ledger.hold.set)
     await eventually(lambda: ledger.cancelled)
     [run_id] = ledger.run_ids
+    assert ledger.cancelled == [(run_id, f"job of {run_id}")]
+
+
+async def test_a_task_that_comes_alone_is_submitted_at_once_where_the_adapter_can(ledger: Ledger) -> None:
+    async with Weaving(ledger, PromptAdapter) as at:
+        assert [await at.run(double, {"value": item}) for item in range(3)] == [0, 2, 4]
+    assert (len(ledger.at_once), ledger.payloads) == (3, [])
+
+
+async def test_a_task_that_is_refused_at_once_fails_with_that_error(ledger: Ledger) -> None:
+    ledger.submit_failure = ConnectionError("broker is gone")
+    async with Weaving(ledger, PromptAdapter) as at:
+        with pytest.raises(ConnectionError, match="broker is gone") as caught:
+            await at.run(double, {"value": 1})
+    assert caught.value is ledger.submit_failure
+    assert (len(ledger.at_once), ledger.cancelled) == (1, [])
+
+
+async def test_a_cancel_reaches_the_adapter_with_the_handle_of_what_was_submitted_at_once(ledger: Ledger) -> None:
+    ledger.execute = False
+    async with Weaving(ledger, PromptAdapter) as at:
+        with pytest.raises(DeliveryTimeoutError, match="no worker has started it"):
+            await at.run(double, {"value": 1}, delivery_timeout=0.1)
+    [run_id] = ledger.at_once
     assert ledger.cancelled == [(run_id, f"job of {run_id}")]
 
 

@@ -127,3 +127,58 @@ async def test_closing_ends_what_is_on_its_way() -> None:
     await submitter.close()
     await asyncio.wait(waiting)
     assert all(each.cancelled() for each in waiting)
+
+
+class AtOnce(Bulk):
+    """One that submits without waiting, but for runs that are called large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_once: list[str] = []
+
+    def submit_now(self, payload: dict[str, Any], frame: dict[str, Any]) -> Any:
+        if payload["run_id"] == "large":
+            return None
+        self.at_once.append(payload["run_id"])
+        return f"job {payload['run_id']}"
+
+
+@in_virtual_time
+async def test_a_payload_that_comes_alone_is_submitted_at_once_where_the_adapter_can() -> None:
+    submitter = Submitter(AtOnce())
+    for run in ("a", "b"):
+        assert submitter.submit_now({"run_id": run}, {}) == f"job {run}"
+        await asyncio.sleep(0)
+
+
+@in_virtual_time
+async def test_of_payloads_that_come_together_one_is_submitted_at_once() -> None:
+    adapter = AtOnce()
+    submitter = Submitter(adapter)
+    assert [submitter.submit_now({"run_id": run}, {}) for run in "abc"] == ["job a", None, None]
+    assert await asyncio.gather(*submissions(submitter, "b", "c")) == ["job b", "job c"]
+    assert (adapter.at_once, adapter.batches) == (["a"], [["b", "c"]])
+
+
+@in_virtual_time
+async def test_nothing_is_submitted_at_once_while_a_batch_is_on_its_way() -> None:
+    submitter = Submitter(AtOnce())
+    batch = submissions(submitter, "a", "b")
+    await asyncio.sleep(0.01)
+    assert submitter.submit_now({"run_id": "c"}, {}) is None
+    await asyncio.gather(*batch)
+
+
+@in_virtual_time
+async def test_what_the_adapter_does_not_submit_at_once_is_submitted_the_usual_way() -> None:
+    assert Submitter(AtOnce()).submit_now({"run_id": "large"}, {}) is None
+
+
+@in_virtual_time
+async def test_a_subclass_with_a_submit_of_its_own_is_not_passed_over() -> None:
+    class Counting(AtOnce):
+        async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> Any:
+            return await super().submit(payload, frame)
+
+    assert Submitter(Counting()).submit_now({"run_id": "a"}, {}) is None
+    assert Submitter(Single()).submit_now({"run_id": "a"}, {}) is None

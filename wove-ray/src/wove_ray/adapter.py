@@ -109,12 +109,18 @@ class RayAdapter(BackendAdapter):
         # A run that is submitted again is the run that there is.
         known = {payload["run_id"]: self._inflight.get(payload["run_id"]) for payload, _ in submissions}
         new: list[Submission] = [
-            (payload, frame.get("apart") or ())
-            for payload, frame in submissions
-            if known[payload["run_id"]] is None
+            (payload, frame.get("apart") or ()) for payload, frame in submissions if known[payload["run_id"]] is None
         ]
         handles = dict(zip((payload["run_id"] for payload, _ in new), await self._submitted(new), strict=True))
         return [handles.get(payload["run_id"]) or known[payload["run_id"]] for payload, _ in submissions]
+
+    def submit_now(self, payload: dict[str, Any], frame: dict[str, Any]) -> "Submitted | None":
+        """Submit a small task; None where that is more than a moment's work."""
+        submission: list[Submission] = [(payload, frame.get("apart") or ())]
+        if payload["run_id"] in self._inflight or not self._is_quick(submission):
+            return None
+        (run,) = self._connected.submit(submission, returns=self._largest_returned(1))
+        return self._tracked(run)
 
     async def cancel(self, run_id: str, submission: Any, frame: dict[str, Any]) -> None:
         """Withdraw a task that waits; interrupt one that runs, and kill its process if that does not help."""

@@ -109,6 +109,10 @@ class AdapterLink:
         """Take back `on_failure`."""
         self._broken.discard(listener)
 
+    def submit_now(self, payload: dict[str, Any], frame: dict[str, Any]) -> Any:
+        """Submit a payload without waiting and return the adapter's handle of it; None where `submit` has to."""
+        return self._submitter.submit_now(payload, frame)
+
     async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> Any:
         """Submit a payload and return the adapter's handle of it."""
         return await self._submitter.submit(payload, frame)

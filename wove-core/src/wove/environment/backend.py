@@ -226,6 +226,14 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
             payload["callback_key"] = key
         self._runs[run.run_id] = run
         link.attach(run.run_id, self._deliver)
+        try:
+            run.submission = link.submit_now({**payload}, frame)
+        except Exception as failure:  # An adapter may raise anything.
+            self._refuse(run, failure)
+            return
+        if run.submission is not None:
+            self._accept(run)
+            return
         # The link's task: a submission that is stuck may end after the weave that wanted it, and is cancelled then.
         run.task = link.spawn(self._submit(run, payload, frame, link))
 
@@ -244,10 +252,13 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         except Exception as failure:  # An adapter may raise anything.
             self._refuse(run, failure)
         else:
-            run.accepted = True
-            self._events.put({"type": "submitted", "run_id": run.run_id, "task_id": run.task_id})
+            self._accept(run)
             if run.is_unwanted():
                 await self._cancel_late(run, link)
+
+    def _accept(self, run: _Submitted) -> None:
+        run.accepted = True
+        self._events.put({"type": "submitted", "run_id": run.run_id, "task_id": run.task_id})
 
     def _refuse(self, run: _Submitted, error: Exception) -> None:
         self._deliver({"type": "task_error", "run_id": run.run_id, "task_id": run.task_id, "exception": error})

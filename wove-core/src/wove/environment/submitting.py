@@ -1,4 +1,6 @@
-"""Calls an adapter's `submit`, or `submit_many` where it has one and several payloads are ready at the same time."""
+"""Calls an adapter's `submit`, `submit_many` where several payloads are ready at the same time, or `submit_now`, if it
+has these.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,6 +31,22 @@ class Submitter:
         # Not bounded itself: one entry per run in flight, for a moment.
         self._pending: list[_Pending] = []
         self._batches: set[asyncio.Task[None]] = set()
+        self._at_once = _submits_at_once(type(adapter))
+
+    def submit_now(self, payload: dict[str, Any], frame: dict[str, Any]) -> Any:
+        """Submit one payload without waiting, and return the adapter's handle of it; raises what the adapter raises.
+
+        None: it is to be submitted with `submit`, because the adapter says so, or because it does not come alone. Many
+        at once would hold up the loop.
+        """
+        if not self._at_once or self._batches:
+            return None
+        self._at_once = False
+        asyncio.get_running_loop().call_soon(self._end_turn)
+        return self._adapter.submit_now(payload, frame)
+
+    def _end_turn(self) -> None:
+        self._at_once = True
 
     async def submit(self, payload: dict[str, Any], frame: dict[str, Any]) -> Any:
         """Submit one payload and return the adapter's handle of it; raises what the adapter raises."""
@@ -85,3 +103,16 @@ class Submitter:
                 each.accepted.set_exception(result)
             else:
                 each.accepted.set_result(result)
+
+
+def _submits_at_once(adapter: type[BackendAdapter]) -> bool:
+    """Tell whether a class has a `submit_now` that does what its `submit` does."""
+    if adapter.submit_now is BackendAdapter.submit_now:
+        return False
+    # Not where a subclass inherits it: that may have a `submit` of its own.
+    at_once = _definer(adapter, "submit_now")
+    return all(issubclass(at_once, _definer(adapter, name)) for name in ("submit", "submit_many"))
+
+
+def _definer(adapter: type[BackendAdapter], name: str) -> type:
+    return next(base for base in adapter.__mro__ if name in vars(base))

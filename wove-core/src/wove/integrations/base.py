@@ -143,6 +143,22 @@ class BackendAdapter:
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement submit_many()")
 
+    def submit_now(self, payload: dict[str, Any], frame: dict[str, Any]) -> Any:
+        """Hand over a payload at once, where that asks nobody and takes no time worth mentioning, so that a task which
+        comes alone is spared some turns of the loop; used only where a class overrides it.
+
+        Args:
+            payload: as for `submit`.
+            frame: as for `submit`.
+
+        Returns:
+            The backend's handle; None where the payload has to be submitted the usual way.
+
+        Raises:
+            Exception: as `submit`.
+        """
+        return None
+
     async def cancel(self, run_id: str, submission: Any, frame: dict[str, Any]) -> None:
         """Ask the backend to stop a run. The default does nothing: a running worker is told by the answer to its next
         event.
