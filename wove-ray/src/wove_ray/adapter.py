@@ -30,8 +30,8 @@ _ANSWER_SECONDS = 8.0
 _CLOSE_SECONDS = 3.0
 # From when on Ray is to tell of a task's end. Each of its calls disturbs whatever this process does.
 _UNWATCHED_SECONDS = 0.1
-# With more tasks in flight than these, their ends are taken at most every few milliseconds: to wake this process's loops
-# for each costs more than all else about it.
+# With more tasks in flight than these, their ends are taken at most every few milliseconds: to wake this process's
+# loops for each costs more than all else about it.
 _SINGLE, _RASTER_SECONDS = 16, 0.005
 # How often the session is looked at while there are runs. Nobody tells when the program closes it.
 _SESSION_SECONDS = 1.0
@@ -107,12 +107,16 @@ class RayAdapter(BackendAdapter):
             ConnectionError: Ray does not answer.
         """
         # A run that is submitted again is the run that there is.
-        known = {payload["run_id"]: self._inflight.get(payload["run_id"]) for payload, _ in submissions}
+        handles: dict[str, Submitted | Exception] = {
+            payload["run_id"]: self._inflight[payload["run_id"]]
+            for payload, _ in submissions
+            if payload["run_id"] in self._inflight
+        }
         new: list[Submission] = [
-            (payload, frame.get("apart") or ()) for payload, frame in submissions if known[payload["run_id"]] is None
+            (payload, frame.get("apart") or ()) for payload, frame in submissions if payload["run_id"] not in handles
         ]
-        handles = dict(zip((payload["run_id"] for payload, _ in new), await self._submitted(new), strict=True))
-        return [handles.get(payload["run_id"]) or known[payload["run_id"]] for payload, _ in submissions]
+        handles |= zip((payload["run_id"] for payload, _ in new), await self._submitted(new), strict=True)
+        return [handles[payload["run_id"]] for payload, _ in submissions]
 
     def submit_now(self, payload: dict[str, Any], frame: dict[str, Any]) -> "Submitted | None":
         """Submit a small task; None where that is more than a moment's work."""
@@ -182,18 +186,19 @@ class RayAdapter(BackendAdapter):
         returns = self._largest_returned(len(submissions))
         done: list[Submitted | Exception] = []
         try:
-            while left := submissions[len(done) :]:
+            while len(done) < len(submissions):
                 if done:
                     await asyncio.sleep(0)
-                if self._is_quick(left[:_FEW]):
-                    more: Sequence[Submitted] = self._connected.submit(left[:_FEW], returns=returns)
+                few = submissions[len(done) : len(done) + _FEW]
+                if self._is_quick(few):
+                    more = self._connected.submit(few, returns=returns)
                 else:
-                    more = await self._submitted_in_thread(left, returns)
+                    more = await self._submitted_in_thread(submissions[len(done) :], returns)
                 done += map(self._tracked, more)
         except Exception as error:
             if not done:
                 raise
-            done += [error] * len(left)
+            done += [error] * (len(submissions) - len(done))
         except asyncio.CancelledError:
             self._withdraw([run for run in done if not isinstance(run, Exception)])
             raise
