@@ -140,7 +140,8 @@ class RayAdapter(BackendAdapter):
         if run is None:
             return
         if event_type in FINAL_EVENTS:
-            self._forget(run)
+            # Later: Ray takes its time to let go of a task, and the worker waits for its answer.
+            self._loop.call_soon(self._forget, run)
         elif not run.begun:
             run.begun = True
             if not run.unwanted:
@@ -321,7 +322,7 @@ class RayAdapter(BackendAdapter):
             self._news.put_nowait((run.run_id, state_of(run.error, run.outcome)))
 
     def _forget(self, run: "Submitted") -> None:
-        del self._inflight[run.run_id]
+        self._inflight.pop(run.run_id, None)
         self._disarm(run.run_id)
         run.ref = None
 

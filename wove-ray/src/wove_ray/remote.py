@@ -30,10 +30,13 @@ def _make_execute() -> Callable[..., bytes | None]:
     def execute(body: bytes, *stored: bytes) -> bytes | None:
         import pickle
 
-        from wove.backend.apart import values_apart
         from wove.integrations.worker import run
 
         payload, keys, returns = pickle.loads(body)
+        if not keys:
+            return run(payload, once_seconds=once_seconds, delivered_once=True, returns=returns)
+        from wove.backend.apart import values_apart
+
         with values_apart(dict(zip(keys, stored, strict=True))):
             return run(payload, once_seconds=once_seconds, delivered_once=True, returns=returns)
 
