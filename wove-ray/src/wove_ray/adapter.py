@@ -6,13 +6,13 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wove.backend.threads import in_daemon_thread
 from wove.backend.types import FINAL_EVENTS
 from wove.integrations.base import BackendAdapter, JobState
 from wove.integrations.gathering import Gathering
+from wove_ray.intake import Intake
 from wove_ray.settings import read_settings
 
 if TYPE_CHECKING:
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
 # Through Ray Client every byte passes the head's process; what is larger waits at the callback receiver instead.
 _LARGEST_THROUGH_CLIENT = 256 * 1024
-# So many small tasks are submitted in one go, at some 80 microseconds each; the loop has a turn between two goes. A
-# thread would take longer: each of them would have it wait for the interpreter's lock.
-_FEW, _SMALL_BYTES = 4, 64 * 1024
+# Ray is asked about more tasks than these in a thread.
+_FEW = 8
 # Ray carries values of up to 100 kB in its own messages; others go to its store, and cost more than to post them.
 _LARGEST_RETURNED = 64 * 1024
-# How long Ray may take to accept tasks, or a cancel.
+# How long Ray may take to accept a cancel.
 _ANSWER_SECONDS = 8.0
 _CLOSE_SECONDS = 3.0
 # From when on Ray is to tell of a task's end. Each of its calls disturbs whatever this process does.
@@ -47,8 +46,8 @@ class RayAdapter(BackendAdapter):
 
     Attributes:
         returns_from: how many tasks must be in flight for a driver to let the outcomes of further ones come back as
-            their values: that is less work for both sides. Where there is little else to do, what a worker posts is
-            here sooner.
+            their values alone: that is less work for both sides. Where there is little else to do, what a worker posts
+            is here sooner, so it does both.
     """
 
     required_modules = ("ray",)
@@ -85,6 +84,7 @@ class RayAdapter(BackendAdapter):
         self._waking = False
         self._taken_at = -math.inf
         await in_daemon_thread(self._join)
+        self._intake = Intake(self._connected, track=self._track, withdraw=self._withdraw)
         if self._connected.is_client:
             self.max_payload_bytes = _LARGEST_THROUGH_CLIENT
 
@@ -115,16 +115,15 @@ class RayAdapter(BackendAdapter):
         new: list[Submission] = [
             (payload, frame.get("apart") or ()) for payload, frame in submissions if payload["run_id"] not in handles
         ]
-        handles |= zip((payload["run_id"] for payload, _ in new), await self._submitted(new), strict=True)
+        submitted = await self._intake.submit(new, **self._ways_back(len(new)))
+        handles |= zip((payload["run_id"] for payload, _ in new), submitted, strict=True)
         return [handles[payload["run_id"]] for payload, _ in submissions]
 
     def submit_now(self, payload: dict[str, Any], frame: dict[str, Any]) -> "Submitted | None":
         """Submit a small task; None where that is more than a moment's work."""
-        submission: list[Submission] = [(payload, frame.get("apart") or ())]
-        if payload["run_id"] in self._inflight or not self._is_quick(submission):
+        if payload["run_id"] in self._inflight:
             return None
-        (run,) = self._connected.submit(submission, returns=self._largest_returned(1))
-        return self._tracked(run)
+        return self._intake.submit_now((payload, frame.get("apart") or ()), **self._ways_back(1))
 
     async def cancel(self, run_id: str, submission: Any, frame: dict[str, Any]) -> None:
         """Withdraw a task that waits; interrupt one that runs, and kill its process if that does not help."""
@@ -175,86 +174,34 @@ class RayAdapter(BackendAdapter):
             raise RuntimeError(f"The adapter {self.name!r} has not been started.")
         return self._runs
 
-    def _largest_returned(self, more: int) -> int:
-        """Return the bytes up to which the outcomes of some more tasks are to come back as their values."""
-        if not self.carries_outcomes or self._connected.is_client or len(self._inflight) + more < self.returns_from:
-            return 0
+    def _ways_back(self, more: int) -> dict[str, Any]:
+        """Return how the outcomes of some more tasks are to come back, as arguments of `Runs.submit`."""
+        if not self.carries_outcomes or self._connected.is_client:
+            return {}
         # What is larger than the receiver takes is posted, so that the worker hears of that.
-        return min(_LARGEST_RETURNED, self.config.get("callback_max_bytes") or _LARGEST_RETURNED)
+        most = min(_LARGEST_RETURNED, self.config.get("callback_max_bytes") or _LARGEST_RETURNED)
+        return {"returns": most, "announces": len(self._inflight) + more < self.returns_from}
 
-    async def _submitted(self, submissions: "list[Submission]") -> "list[Submitted | Exception]":
-        """Submit tasks and track them; those before one that cannot be submitted stay."""
-        returns = self._largest_returned(len(submissions))
-        done: list[Submitted | Exception] = []
-        try:
-            while len(done) < len(submissions):
-                if done:
-                    await asyncio.sleep(0)
-                few = submissions[len(done) : len(done) + _FEW]
-                if self._is_quick(few):
-                    more = self._connected.submit(few, returns=returns)
-                else:
-                    more = await self._submitted_in_thread(submissions[len(done) :], returns)
-                done += map(self._tracked, more)
-        except Exception as error:
-            if not done:
-                raise
-            done += [error] * (len(submissions) - len(done))
-        except asyncio.CancelledError:
-            self._withdraw([run for run in done if not isinstance(run, Exception)])
-            raise
-        return done
-
-    async def _submitted_in_thread(self, submissions: "list[Submission]", returns: int) -> "list[Submitted]":
-        runs = self._connected
-        arguments = [argument for _, apart in submissions for argument in apart]
-        if arguments:
-            # However long it takes: that is a matter of their size.
-            await in_daemon_thread(runs.store, arguments)
-        submitting = asyncio.ensure_future(in_daemon_thread(partial(runs.submit, submissions, returns=returns)))
-        try:
-            submitted = await asyncio.wait_for(asyncio.shield(submitting), _ANSWER_SECONDS if runs.is_client else None)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            submitting.add_done_callback(self._withdraw_late)
-            if isinstance(error, TimeoutError):
-                raise ConnectionError(f"Ray has not taken the task within {_ANSWER_SECONDS:g} s.") from None
-            raise
-        return submitted
-
-    def _is_quick(self, submissions: "list[Submission]") -> bool:
-        """Tell whether submitting needs no answer of anybody and takes no time."""
-        runs = self._connected
-        if runs.is_client or not runs.is_ready or any(apart for _, apart in submissions):
-            return False
-        payloads = (payload for payload, _ in submissions)
-        sizes = (len(each.get("callable_pickle", "")) + len(each.get("args_pickle", "")) for each in payloads)
-        return sum(sizes) < _SMALL_BYTES
-
-    def _withdraw_late(self, submitting: "asyncio.Future[list[Submitted]]") -> None:
+    def _withdraw(self, runs: "Sequence[Submitted]") -> None:
         """Cancel what has been submitted after all, when nobody waits for it any more."""
-        if not submitting.cancelled() and submitting.exception() is None:
-            self._withdraw(submitting.result())
-
-    def _withdraw(self, runs: "list[Submitted]") -> None:
         for run in runs:
             self._inflight.pop(run.run_id, None)
             self._disarm(run.run_id)
         if runs:
             self._spawn(self._kill(runs))
 
-    def _tracked(self, run: "Submitted") -> "Submitted":
+    def _track(self, run: "Submitted") -> None:
         self._inflight[run.run_id] = run
         if run.over:
             # Before it was tracked: Ray tells it on another thread.
             self._loop.call_soon(self._take_end, run)
-            return run
+            return
         if self._settings.queue_timeout is not None:
             self._arm(run, self._settings.queue_timeout, self._give_up_waiting)
         if self._watching is None:
             self._watching = self._loop.call_later(_UNWATCHED_SECONDS, self._watch_late)
         if self._checking is None:
             self._checking = self._loop.call_later(_SESSION_SECONDS, self._check_session)
-        return run
 
     def _check_session(self) -> None:
         """End the runs whose session is gone."""
