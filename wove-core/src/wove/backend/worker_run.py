@@ -69,8 +69,7 @@ class WorkerRun:
     ) -> None:
         admission.check_payload(payload)
         admission.check_options(delivered_once=delivered_once, returns=returns)
-        self._returns = returns
-        self._announces = announces
+        self._returns, self._announces = returns, announces
         self._returned: Event | None = None
         self._delivered_once = delivered_once
         self._must_ask = not (first_delivery or delivered_once) or admission.must_ask(payload)
