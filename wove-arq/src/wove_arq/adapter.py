@@ -150,7 +150,7 @@ class ARQAdapter(BackendAdapter):
             raise RuntimeError(f"The adapter {self.name!r} has not been started.")
         return self._jobs
 
-    def _asking(self, payload: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any]:
+    def _asking(self, payload: Mapping[str, Any], frame: Mapping[str, Any]) -> Mapping[str, Any]:
         # What a detached task has to say may come when nobody waits for it here any more.
         if self._arrivals is None or is_detached(frame):
             return payload

@@ -57,7 +57,7 @@ class Arrivals:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 self._redis = await connect(self._settings)
                 await self._redis.xread({self._key: "0"})
-                await self._redis.delete(self._key)
+                await self._redis.eval(_DROP, 1, self._key, "0-1")
         except (RedisError, OSError) as error:
             logger.debug("This Redis carries no outcomes, workers post them: %s", error)
             await self._disconnect()

@@ -6,7 +6,7 @@ Each trip costs a worker as much as a short task does.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
@@ -18,8 +18,6 @@ from wove_arq.outcomes import CARRIED_TRIES, KEPT_SECONDS
 _ANSWER_SECONDS = 2.0
 # How long a job counts as running after its worker's last sign of life.
 ALIVE_SECONDS = 6.0
-# Several jobs go together, that often at most; one goes at once.
-_CROWD, _PAUSE_SECONDS = 2, 0.002
 # What is said at a time: a script that takes long would hold up everybody else at this Redis.
 _AT_ONCE, _MOST_BYTES = 200, 1 << 20
 # ARQ keeps its count of tries for so long.
@@ -74,18 +72,16 @@ class _Said(NamedTuple):
 
 
 class Exchange:
-    """What jobs say. One for each worker; belongs to its loop.
+    """What jobs say: at once, or together with others while Redis is being told of earlier ones.
 
-    Attributes:
-        jobs: how many jobs the worker executes.
+    Nothing waits for more to come along: ARQ leaves its queue alone until its next look at it as soon as `max_jobs` are
+    executed at a time, so that it counts how long each of them takes. One for each worker; belongs to its loop.
     """
 
     def __init__(self) -> None:
-        self.jobs = 0
         # Not bounded itself: two entries at most per job that the worker executes.
         self._unsaid: list[_Said] = []
         self._saying: asyncio.Task[None] | None = None
-        self._last = 0.0
 
     async def say(self, what: str | Outcome, redis: Any) -> bool:
         """Tell Redis something. Takes a few seconds at most.
@@ -102,16 +98,13 @@ class Exchange:
         said = _Said(what, loop.create_future())
         self._unsaid.append(said)
         if self._saying is None or self._saying.done():
-            self._saying = loop.create_task(self._say_all(redis, loop.time))
+            self._saying = loop.create_task(self._say_all(redis))
         return await said.heard
 
-    async def _say_all(self, redis: Any, clock: Callable[[], float]) -> None:
+    async def _say_all(self, redis: Any) -> None:
         together: list[_Said] = []
         try:
             while self._unsaid:
-                if self.jobs >= _CROWD and clock() - self._last < _PAUSE_SECONDS:
-                    await asyncio.sleep(_PAUSE_SECONDS)
-                self._last = clock()
                 together = next_together(self._unsaid)
                 self._unsaid = self._unsaid[len(together) :]
                 _settle(together, await _heard(together, redis))

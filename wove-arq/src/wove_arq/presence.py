@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from wove_arq.exchange import Exchange
 
-# See `ALIVE_SECONDS`.
+# Several times in `ALIVE_SECONDS`.
 _SIGN_SECONDS = 1.5
 
 
@@ -39,18 +39,15 @@ class Presence:
         Yields:
             Whether Redis has said meanwhile that the adapter has not taken the job back.
         """
-        exchange = self.exchange
         self._running.add(job_id)
-        exchange.jobs = len(self._running)
         self._idle.clear()
         if self._signing is None or self._signing.done():
             self._signing = asyncio.get_running_loop().create_task(self._sign(redis))
         try:
             # The adapter deletes what a worker shall not begin.
-            yield await exchange.say(job_id, redis)
+            yield await self.exchange.say(job_id, redis)
         finally:
             self._running.discard(job_id)
-            exchange.jobs = len(self._running)
             if not self._running:
                 self._idle.set()
 
