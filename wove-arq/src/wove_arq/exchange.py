@@ -116,7 +116,8 @@ class Exchange:
 
 def next_together(unsaid: Sequence[_Said]) -> list[_Said]:
     """Return what goes first, at least one."""
-    size, together = 0, []
+    size = 0
+    together: list[_Said] = []
     for said in unsaid[:_AT_ONCE]:
         size += len(said.what.event) if isinstance(said.what, Outcome) else 0
         if together and size > _MOST_BYTES:
@@ -144,7 +145,8 @@ async def _heard(together: Sequence[_Said], redis: Any) -> dict[str | Outcome, b
     except (RedisError, OSError) as error:
         logger.debug("Redis does not answer this worker: %s", error)
         return {}
-    return {what: answer == 1 for what, answer in zip([*begun, *outcomes], answers, strict=True)}
+    told: list[str | Outcome] = [*begun, *outcomes]
+    return {what: answer == 1 for what, answer in zip(told, answers, strict=True)}
 
 
 async def _answers(arguments: Sequence[Any], redis: Any) -> Sequence[int]:
