@@ -1,11 +1,11 @@
-"""ARQ: one ``arq`` worker with the settings of ``wove_arq.worker`` for both, but ARQ's own defaults where they decide how
-fast it is: the pause between two looks at its queue, and how many jobs run at a time. Collected by ``queues.py``.
+"""ARQ: one ``arq`` worker with the settings of ``wove_arq.worker`` for both, but ARQ's own defaults where they decide
+how fast it is: the pause between two looks at its queue, and how many jobs run at a time. Collected by ``queues.py``.
 
 Native results are asked for every 10 ms; ARQ's own ``Job.result`` does so twice a second.
 
 How long 200 jobs take depends most on when they are enqueued: up to half a second passes until the worker looks at its
-queue again, and it takes a hundred jobs at most each time. So each round begins at another moment between two looks, the
-same for native jobs and for Wove's, and the rounds together go evenly through all moments.
+queue again, and it takes a hundred jobs at most each time. So each round begins at another moment between two looks,
+the same for native jobs and for Wove's, and the rounds together go evenly through all moments.
 """
 
 import asyncio

@@ -5,7 +5,6 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from wove.backend.events import Event
 from wove.backend.threads import in_daemon_thread
 from wove.backend.types import EventFrame
 from wove.backend.worker_run import WorkerRun
@@ -28,7 +27,8 @@ class CarriedRun(WorkerRun):
     def __init__(self, payload: Mapping[str, Any], *, carries: int = 0, **options: Any) -> None:
         super().__init__(payload, **options)
         self._carries = carries
-        self._is_first = options.get("first_delivery") is True
+        if options.get("first_delivery"):
+            self._kept.expect_nothing()
 
     def hand_over_kept(self) -> bool:
         """Hand over the outcome of an earlier delivery if it is kept on this host; tell whether it was.
@@ -74,10 +74,6 @@ class CarriedRun(WorkerRun):
             if final is not None:
                 self._kept.keep_for_redelivery(final)
                 self._hand_over(final)
-
-    def _kept_earlier(self) -> Event | None:
-        # To look for a file, a thread lets go of the interpreter, and waits for it for as long as a short task takes.
-        return None if self._is_first else super()._kept_earlier()
 
     def _leave(self, event: EventFrame, most: int) -> bool:
         with self._busy:

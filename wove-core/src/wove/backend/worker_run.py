@@ -106,7 +106,7 @@ class WorkerRun:
             DeliveryError: the weave refuses this worker, or cannot be reached for what is needed from it.
         """
         with self._busy:
-            kept = self._kept_earlier()
+            kept = self._kept.load()
             if kept is not None:
                 self._hand_over(kept)
                 return False
@@ -233,10 +233,6 @@ class WorkerRun:
         except OSError:
             pass  # The weave will miss the heartbeats.
         return True
-
-    def _kept_earlier(self) -> Event | None:
-        """Return the outcome of an earlier delivery, if it is kept here."""
-        return self._kept.load()
 
     def _announced(self) -> bool:
         if not self._must_ask:
