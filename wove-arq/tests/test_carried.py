@@ -22,6 +22,8 @@ from tests.support.payloads import payload_for
 from tests.support.worker_tasks import Counter
 from wove.errors import DeliveryOrphanedError
 from wove.testing.servers import free_port
+from wove.testing.stage import poll_until
+from wove_arq import ARQAdapter
 from wove_arq.arriving import Arrivals
 from wove_arq.connecting import to_redis_settings
 from wove_arq.outcomes import CARRIED_TRIES, FIELD, stream_of
@@ -140,7 +142,7 @@ def test_what_anybody_may_have_left_in_the_stream_changes_nothing(deploy: Deploy
         redis.xadd(stream, {b"\xff\xfe": pickle.dumps(calling)})
         deployment.ensure_worker()
     assert results == [42]
-    assert redis_server.contents() == set()
+    poll_until(lambda: redis_server.contents() == set(), seconds=SECONDS, what="nothing is left in Redis")
 
 
 def test_an_outcome_that_arrives_twice_counts_once(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,12 +180,24 @@ def test_an_outcome_that_redis_has_lost_is_a_job_that_is_gone(deploy: Deploy, mo
     assert raised.value.state == "gone"
 
 
-def test_outcomes_of_meanwhile_arrive_when_redis_is_back(deploy: Deploy, redis_server: RedisServer) -> None:
+def test_outcomes_of_meanwhile_arrive_when_redis_is_back(
+    deploy: Deploy, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted = threading.Event()
+    submit_many = ARQAdapter.submit_many
+
+    async def noted(adapter: ARQAdapter, submissions: Any) -> Any:
+        handles = await submit_many(adapter, submissions)
+        submitted.set()
+        return handles
+
+    monkeypatch.setattr(ARQAdapter, "submit_many", noted)
     deployment = deploy()
     use(deployment)
     results: list[Any] = []
     with Redis(port=redis_server.port) as redis, begun(calling(int, "42"), results):
         job_id, _ = queued_payload(redis)
+        assert submitted.wait(SECONDS)
         deployment.relay.shut()
         deployment.ensure_worker()
         deadline = time.monotonic() + SECONDS
@@ -197,6 +211,7 @@ def test_outcomes_of_meanwhile_arrive_when_redis_is_back(deploy: Deploy, redis_s
 async def test_a_job_whose_worker_died_with_its_outcome_carried_is_not_executed_again(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
+    before = redis_server.contents()
     counter = Counter(tmp_path / "executed")
     payload = payload_for(f"http://127.0.0.1:{free_port()}/wove/events/t", counter)
     worker = Worker(
@@ -214,4 +229,4 @@ async def test_a_job_whose_worker_died_with_its_outcome_carried_is_not_executed_
     await worker.close()
     await pool.aclose(close_connection_pool=True)
     assert counter.count == 0
-    assert redis_server.contents() == set()
+    assert redis_server.contents() <= before
