@@ -59,11 +59,13 @@ class System:
         environment: the definition of Wove's environment.
         round_trip: runs one native job and waits for its result.
         many: runs that many native jobs at once and waits for all results.
+        settle: is called before each measurement of throughput, and not measured: native and Wove's in turn.
     """
 
     environment: dict[str, Any]
     round_trip: Callable[[], object]
     many: Callable[[int], object]
+    settle: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,9 @@ def measure(system: System, rounds: int) -> list[tuple[str, float, float]]:
     for _ in range(rounds):
         note("one task in a running weave, ms", *in_turns(system.round_trip, tasks_in_a_row, IN_A_ROW))
         note("one weave with one task, ms", *in_turns(system.round_trip, weaves_in_a_row, WEAVES))
+        system.settle()
         many = JOBS / seconds(lambda: system.many(JOBS))
+        system.settle()
         note(f"{JOBS} at once, jobs per second", many, JOBS / seconds(lambda: weave_of(JOBS)))
     return [(row, *_median_pair(values)) for row, values in pairs.items()]
 

@@ -1,7 +1,11 @@
-"""ARQ: one ``arq`` worker with the settings of ``wove_arq.worker`` for both, and ARQ's own pause between two looks at
-its queue. Collected by ``queues.py``.
+"""ARQ: one ``arq`` worker with the settings of ``wove_arq.worker`` for both, but ARQ's own defaults where they decide
+how fast it is: the pause between two looks at its queue, and how many jobs run at a time. Collected by ``queues.py``.
 
-Native results are asked for every millisecond; ARQ's own ``Job.result`` does so twice a second.
+Native results are asked for every 10 ms; ARQ's own ``Job.result`` does so twice a second.
+
+How long 200 jobs take depends most on when they are enqueued: up to half a second passes until the worker looks at its
+queue again, and it takes a hundred jobs at most each time. So each round begins at another moment between two looks,
+the same for native jobs and for Wove's, and the rounds together go evenly through all moments.
 """
 
 import asyncio
@@ -9,8 +13,10 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +26,12 @@ from arq.worker import func
 
 from wove_arq.worker import URL_VARIABLE, make_settings, run_payload
 
-# ARQ's own defaults, but that all jobs of a row may run at a time: otherwise it is rounds of half a second that count.
+# ARQ's own defaults.
 POLL_DELAY = float(os.environ.get("WOVE_BENCHMARK_POLL_DELAY", "0.5"))
-MAX_JOBS = 250
-RESULT_POLL_SECONDS = 0.001
+MAX_JOBS = int(os.environ.get("WOVE_BENCHMARK_MAX_JOBS", "10"))
+RESULT_POLL_SECONDS = 0.01
+# Multiples of it, without their whole parts, are spread evenly however many there are.
+GOLDEN = (5**0.5 - 1) / 2
 
 
 async def echo(ctx: dict[str, Any], item: int) -> int:
@@ -36,9 +44,18 @@ settings = make_settings(
 )
 
 
+def moments() -> Iterator[float]:
+    """Yield seconds after a look of the worker's at its queue, twice each."""
+    for number in count():
+        moment = POLL_DELAY * (number * GOLDEN % 1.0)
+        yield moment
+        yield moment
+
+
 @contextmanager
 def queue() -> Iterator[queues.Queue]:
     with queues.redis_server() as port, tempfile.TemporaryFile() as output, asyncio.Runner() as runner:
+        path = os.pathsep.join([str(queues.HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
         url = f"redis://127.0.0.1:{port}/0"
         pool = runner.run(create_pool(RedisSettings.from_dsn(url)))
 
@@ -58,16 +75,24 @@ def queue() -> Iterator[queues.Queue]:
         def many(jobs: int) -> None:
             assert runner.run(natives(jobs)) == list(range(jobs))
 
+        upcoming = moments()
+
+        def settle() -> None:
+            # The worker has looked at its queue when it has the job.
+            round_trip()
+            time.sleep(next(upcoming))
+
         worker = subprocess.Popen(
             [str(Path(sys.executable).with_name("arq")), "queues_arq.settings"],
             cwd=queues.HERE,
-            env={**os.environ, URL_VARIABLE: url, "PYTHONPATH": str(queues.HERE)},
+            env={**os.environ, URL_VARIABLE: url, "PYTHONPATH": path},
             stdout=output,
             stderr=output,
         )
         try:
             round_trip()
-            yield queues.Queue({"executor": "arq", "executor_config": {"redis_settings": url}}, round_trip, many)
+            environment = {"executor": "arq", "executor_config": {"redis_settings": url}}
+            yield queues.Queue(environment, round_trip, many, settle)
         finally:
             worker.terminate()
             worker.wait()

@@ -1,5 +1,6 @@
 """Deliveries whose outcome a backend carries back although it may deliver a job again."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 import wove
 from tests.support.receiving import Receiving, receiving
-from wove.backend.carried_run import CarriedRun
+from wove.backend.carried_run import CarriedRun, execute_carried
 from wove.backend.connections import connections
 from wove.backend.loop import on_io_loop
 from wove.backend.payload import build_backend_payload
@@ -120,3 +121,84 @@ async def test_a_delivery_that_must_not_execute_does_nothing_where_nothing_is_ke
         run = CarriedRun(await payload_of(receiver, lambda: 42))
         assert not await in_daemon_thread(run.hand_over_kept)
         assert await receiver.received_so_far() == []
+
+
+# --- from a running event loop ---
+
+
+async def _asynchronous() -> int:
+    return 42
+
+
+@pytest.mark.parametrize("function", [lambda: 42, _asynchronous], ids=["synchronous", "asynchronous"])
+async def test_an_outcome_is_given_to_whoever_carries_it(function: Callable[..., Any]) -> None:
+    given: list[bytes] = []
+
+    async def carry(outcome: bytes) -> bool:
+        given.append(outcome)
+        return True
+
+    async with receiving() as receiver:
+        await execute_carried(
+            CarriedRun(await payload_of(receiver, function), first_delivery=True, carries=MOST), carry
+        )
+        assert await receiver.received_so_far() == []
+        (outcome,) = given
+        await on_io_loop(receiver.session.take_outcome("a", outcome))
+        assert (await receiver.recv())["result"] == 42
+
+
+async def test_an_outcome_that_is_not_carried_is_posted_and_counts_once_if_it_has_been_carried_all_the_same() -> None:
+    async with receiving() as receiver:
+
+        async def carry(outcome: bytes) -> bool:
+            await on_io_loop(receiver.session.take_outcome("a", outcome))
+            return False
+
+        await execute_carried(
+            CarriedRun(await payload_of(receiver, lambda: 42), first_delivery=True, carries=MOST), carry
+        )
+        assert [frame["result"] for frame in await receiver.received_so_far()] == [42]
+
+
+async def test_an_outcome_that_can_neither_be_carried_nor_posted_is_kept_for_another_delivery() -> None:
+    async def carry(outcome: bytes) -> bool:
+        return False
+
+    async with receiving() as receiver:
+        payload = await payload_of(receiver, lambda: 42)
+        nowhere = {"callback_url": f"http://127.0.0.1:{free_port()}/wove/events/t", "callback_retry_seconds": 0.1}
+        with pytest.raises(DeliveryError):
+            await execute_carried(CarriedRun(payload | nowhere, first_delivery=True, carries=MOST), carry)
+        again = CarriedRun(payload | nowhere, carries=MOST)
+        with pytest.raises(DeliveryError):  # There is something to hand over, and still nobody who takes it.
+            await in_daemon_thread(again.hand_over_kept)
+
+
+async def test_large_outcomes_and_all_of_those_who_carry_nothing_are_posted() -> None:
+    async def carry(outcome: bytes) -> bool:
+        raise AssertionError
+
+    for carries in (0, MOST):
+        async with receiving() as receiver:
+            payload = await payload_of(receiver, lambda: "x" * MOST)
+            await execute_carried(CarriedRun(payload, first_delivery=True, carries=carries), carry)
+            assert (await receiver.recv())["result"] == "x" * MOST
+
+
+async def test_a_job_that_is_cancelled_while_its_outcome_is_carried_posts_it() -> None:
+    carrying = asyncio.Event()
+
+    async def carry(outcome: bytes) -> bool:
+        carrying.set()
+        await asyncio.Event().wait()
+        return True
+
+    async with receiving() as receiver:
+        run = CarriedRun(await payload_of(receiver, lambda: 42), first_delivery=True, carries=MOST)
+        job = asyncio.create_task(execute_carried(run, carry))
+        await asyncio.wait_for(carrying.wait(), 30.0)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        assert [frame["result"] for frame in await receiver.received_so_far()] == [42]

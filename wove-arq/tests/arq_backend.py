@@ -1,7 +1,8 @@
 """ARQ workers at a real Redis server, as the kit's `Deployment`."""
 
+import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class ARQDeployment(RelayedDeployment):
         env = {
             "WOVE_SPOOL_DIR": str(directory / "spool"),
             "WOVE_REDIS_URL": server.url(),
-            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         super().__init__(server.port, AnnouncedWorker(command or arq_command(), announcement="redis_version=", env=env))
 
@@ -79,3 +80,6 @@ class ARQDeployment(RelayedDeployment):
     def leftovers(self) -> Collection[str]:
         """Return everything in Redis that is there on behalf of jobs."""
         return self.server.contents()
+
+
+Deploy = Callable[..., ARQDeployment]

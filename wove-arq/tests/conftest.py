@@ -1,14 +1,17 @@
-"""One Redis server for the whole session."""
+"""One Redis server for the whole session, and workers at it."""
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import wove
+
 sys.path.insert(0, str(Path(__file__).parent))
 
-from arq_backend import RedisServer
+from arq_backend import ARQDeployment, Deploy, RedisServer
 
 from tests.support.servers import running_redis
 
@@ -17,3 +20,18 @@ from tests.support.servers import running_redis
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with running_redis(tmp_path_factory.mktemp("redis")) as port:
         yield RedisServer(port)
+
+
+@pytest.fixture
+def deploy(redis_server: RedisServer, tmp_path: Path) -> Iterator[Deploy]:
+    """Make deployments, which end with the test."""
+    made: list[ARQDeployment] = []
+
+    def deploy(**settings: Any) -> ARQDeployment:
+        made.append(ARQDeployment(redis_server, tmp_path, **settings))
+        return made[-1]
+
+    yield deploy
+    wove.shutdown()
+    for each in made:
+        each.close()

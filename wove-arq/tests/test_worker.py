@@ -1,40 +1,14 @@
 """The ways to start a worker, beside those of the conformance tests."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from arq.connections import RedisSettings, create_pool
 from arq.worker import create_worker
-from arq_backend import ARQDeployment, RedisServer, arq_command, own_command
+from arq_backend import Deploy, RedisServer, arq_command, own_command
 
 import wove
 from wove_arq.worker import make_settings, payload_function, run_payload
-
-Deploy = Callable[..., ARQDeployment]
-
-
-@pytest.fixture
-def deploy(redis_server: RedisServer, tmp_path: Path) -> Iterator[Deploy]:
-    @contextmanager
-    def opened() -> Iterator[Deploy]:
-        made: list[ARQDeployment] = []
-
-        def deploy(**settings: Any) -> ARQDeployment:
-            made.append(ARQDeployment(redis_server, tmp_path, **settings))
-            return made[-1]
-
-        try:
-            yield deploy
-        finally:
-            wove.shutdown()
-            for each in made:
-                each.close()
-
-    with opened() as deploy:
-        yield deploy
 
 
 def _double(environment: dict[str, Any]) -> object:

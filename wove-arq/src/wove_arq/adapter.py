@@ -3,17 +3,19 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from wove.backend.threads import in_daemon_thread
 from wove.integrations.base import BackendAdapter, JobState
 from wove.integrations.gathering import Gathering
-from wove.integrations.jobs import job_id_of, seconds_left
+from wove.integrations.jobs import is_detached, job_id_of, seconds_left
+from wove_arq.outcomes import LARGEST, asking
 from wove_arq.settings import read_settings
 
 if TYPE_CHECKING:
+    from wove_arq.arriving import Arrivals
     from wove_arq.jobs import Jobs, NewJob
 
 # What is larger waits at the callback receiver instead: ARQ encodes jobs on the event loop.
@@ -55,12 +57,15 @@ class ARQAdapter(BackendAdapter):
     install_hint = "pip install wove-arq"
     max_payload_bytes = _LARGEST_PAYLOAD
     poll_interval = 1.5
+    carries_outcomes = True
     capabilities = frozenset(
         "cancel_queued cancel_running_async cancel_running_sync deduplicate detect_dead_process detect_dead_worker "
         "detect_lost_job graceful_stop max_argument_20mb queues_without_worker separate_process".split()
     )
 
     _jobs: "Jobs | None" = None
+    # None where workers post all outcomes.
+    _arrivals: "Arrivals | None" = None
     _removing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -77,6 +82,11 @@ class ARQAdapter(BackendAdapter):
         jobs = await in_daemon_thread(import_module, "wove_arq.jobs")
         self._jobs = jobs.Jobs(settings)
         await self._connected.connect()
+        # A count of tries that begins anew with each delivery does not show that there has been an outcome.
+        if self.carries_outcomes and "_job_try" not in settings.options:
+            arriving = await in_daemon_thread(import_module, "wove_arq.arriving")
+            arrivals: Arrivals = arriving.Arrivals(settings)
+            self._arrivals = arrivals if await arrivals.open() else None
 
     async def submit_many(
         self, submissions: Sequence[tuple[dict[str, Any], dict[str, Any]]]
@@ -90,7 +100,7 @@ class ARQAdapter(BackendAdapter):
         Raises:
             ConnectionError: Redis cannot be reached.
         """
-        jobs = [_new_job(payload, frame) for payload, frame in submissions]
+        jobs = [_new_job(self._asking(payload, frame), frame) for payload, frame in submissions]
         refusals = await self._connected.enqueue(jobs)
         return [refusal or Submitted(job.job_id) for job, refusal in zip(jobs, refusals, strict=True)]
 
@@ -111,6 +121,15 @@ class ARQAdapter(BackendAdapter):
                 handle.state = said
         return {run_id: handle.state or states[handle.job_id] for run_id, handle in handles.items()}
 
+    async def watch(self) -> AsyncIterator[tuple[str, JobState]]:
+        """Yield the outcomes that workers leave in Redis."""
+        if self._arrivals is None:
+            await asyncio.Event().wait()
+            return
+        async for run_id, outcome in self._arrivals.outcomes():
+            # Anybody may have left it there. If it is refused, that says nothing about the job.
+            yield run_id, JobState("running", outcome=outcome)
+
     async def close(self) -> None:
         """Wait a moment for jobs that are being stopped, then close the connections."""
         if self._jobs is None:
@@ -121,6 +140,8 @@ class ARQAdapter(BackendAdapter):
             await asyncio.wait([self._removing], timeout=_CLOSE_SECONDS)
             self._removing.cancel()
             await asyncio.wait([self._removing], timeout=_CLOSE_SECONDS)
+        if self._arrivals is not None:
+            await self._arrivals.close()
         await self._jobs.close()
 
     @property
@@ -128,6 +149,13 @@ class ARQAdapter(BackendAdapter):
         if self._jobs is None:
             raise RuntimeError(f"The adapter {self.name!r} has not been started.")
         return self._jobs
+
+    def _asking(self, payload: Mapping[str, Any], frame: Mapping[str, Any]) -> Mapping[str, Any]:
+        # What a detached task has to say may come when nobody waits for it here any more.
+        if self._arrivals is None or is_detached(frame):
+            return payload
+        # What is larger than the receiver takes is posted, so that the worker hears of that.
+        return asking(payload, self._arrivals.name, min(LARGEST, self.config.get("callback_max_bytes") or LARGEST))
 
     async def _stop(self, job_ids: list[str]) -> None:
         self._stopping |= await self._connected.stop(job_ids)

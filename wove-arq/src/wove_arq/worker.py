@@ -24,9 +24,11 @@ from typing import Any
 from arq.logs import default_log_config
 from arq.worker import Function, create_worker, func
 
+from wove.backend.carried_run import CarriedRun, execute_carried
 from wove.errors import ConfigurationError
-from wove.integrations.worker import arun
 from wove_arq.connecting import to_json, to_redis_settings
+from wove_arq.exchange import Outcome
+from wove_arq.outcomes import asked
 from wove_arq.presence import presence_of
 from wove_arq.settings import DEFAULT_FUNCTION_NAME, DEFAULT_QUEUE_NAME
 
@@ -47,10 +49,21 @@ async def execute(ctx: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
         ctx: ARQ's context of the job.
         payload: what the adapter enqueued.
     """
-    redis = ctx["redis"]
-    async with presence_of(redis).of(ctx["job_id"], redis) as is_wanted:
+    redis, job_id, tries = ctx["redis"], ctx["job_id"], ctx["job_try"]
+    if tries < 1:
+        return  # The worker that has executed it died before it could remove the job. See `CARRIED_TRIES`.
+    wanted, stream, most = asked(payload)
+    presence = presence_of(redis)
+    async with presence.of(job_id, redis) as is_wanted:
         # ARQ counts at Redis how often workers have taken the job.
-        await arun(payload, first_delivery=is_wanted and ctx["job_try"] == 1)
+        run = CarriedRun(wanted, first_delivery=is_wanted and tries == 1, carries=most)
+
+        async def carry(outcome: bytes) -> bool:
+            return stream is not None and await presence.exchange.say(
+                Outcome(stream, job_id, run.run_id, outcome), redis
+            )
+
+        await execute_carried(run, carry)
 
 
 def payload_function(name: str) -> Function:

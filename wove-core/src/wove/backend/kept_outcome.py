@@ -21,10 +21,18 @@ class KeptOutcome:
         self._name = name
         self._delivered_once = delivered_once
         self._is_kept = False
+        self._is_expected = not delivered_once
+
+    def expect_nothing(self) -> None:
+        """Do not look for the outcome of an earlier delivery: there has been none.
+
+        A thread that looks for a file lets go of the interpreter, and may wait for it for as long as a task takes.
+        """
+        self._is_expected = False
 
     def load(self) -> Event | None:
         """Return the outcome of an earlier delivery, if there is one."""
-        kept = None if self._delivered_once else self.spool.load(self._name)
+        kept = self.spool.load(self._name) if self._is_expected else None
         self._is_kept = kept is not None
         return kept
 
