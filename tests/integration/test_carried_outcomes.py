@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 
 import wove
-from tests.support.event_server import DROP, event_server
 from tests.support.receiving import Receiving, receiving, signature
 from wove import BackendAdapterEnvironmentExecutor, weave
 from wove.backend.callbacks import Refusal
-from wove.backend.connections import connections
 from wove.backend.frames import frame_to_bytes
 from wove.backend.loop import on_io_loop
 from wove.backend.payload import build_backend_payload, payload_to_b64
@@ -156,10 +154,10 @@ async def test_pickles_are_refused_where_results_are_json() -> None:
 # --- the worker's side ---
 
 
-async def payload_of(receiver: Receiving, function: Callable[..., Any], *, run_id: str = "a") -> dict[str, Any]:
-    frame = {"type": "run_task", "run_id": run_id, "task_id": "report", "callable": function, "args": {}}
+async def payload_of(receiver: Receiving, function: Callable[..., Any]) -> dict[str, Any]:
+    frame = {"type": "run_task", "run_id": "a", "task_id": "report", "callable": function, "args": {}}
     payload: dict[str, Any] = {**build_backend_payload(frame, callback_url=receiver.url, adapter="test")}
-    payload["callback_key"] = await receiver.open_run(run_id)
+    payload["callback_key"] = await receiver.open_run("a")
     return payload
 
 
@@ -178,39 +176,6 @@ async def test_a_small_outcome_is_returned_and_nothing_is_posted(entry: Callable
         assert await receiver.received_so_far() == []
         await take(receiver, outcome)
         assert (await receiver.recv())["result"] == 42
-
-
-async def test_an_outcome_that_is_announced_is_posted_and_returned_and_counts_once() -> None:
-    async with receiving() as receiver:
-        # With this, a connection is open.
-        await execute(await payload_of(receiver, lambda: 41, run_id="earlier"))
-        assert (await receiver.recv())["result"] == 41
-        outcome = await execute(await payload_of(receiver, lambda: 42), returns=LARGEST, announces=True)
-        assert (await receiver.recv())["result"] == 42
-        await take(receiver, outcome)
-        assert await receiver.received_so_far() == []
-
-
-async def test_an_outcome_is_posted_as_usual_where_no_connection_is_open_to_announce_it() -> None:
-    connections().close()
-    async with receiving() as receiver:
-        payload = await payload_of(receiver, lambda: 42)
-        assert await execute(payload, returns=LARGEST, announces=True) is None
-        assert (await receiver.recv())["result"] == 42
-
-
-async def test_an_announcement_that_is_lost_costs_nothing() -> None:
-    with event_server() as server:
-        frame = {"type": "run_task", "run_id": "a", "task_id": "report", "callable": int, "args": {}}
-        async with receiving() as receiver:
-            key = await receiver.open_run("a")
-            payload = {**build_backend_payload(frame, callback_url=server.url, adapter="test"), "callback_key": key}
-            await execute(payload)
-            server.script(DROP)
-            outcome = await execute(payload, returns=LARGEST, announces=True)
-            await take(receiver, outcome)
-            assert (await receiver.recv())["result"] == 0
-        assert server.kinds == ["task_result", "task_result"]
 
 
 async def test_an_exception_is_returned_too() -> None:

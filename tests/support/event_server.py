@@ -59,14 +59,11 @@ CANCEL = Move(body={"cancel": True, "lease": 30.0})
 
 
 class EventServer:
-    """Listens on a loopback port. `rule` decides about each request; by default everything is accepted. `requests` are
-    those that have arrived, and `answers` counts those that have been answered.
-    """
+    """Listens on a loopback port. `rule` decides about each request; by default everything is accepted."""
 
     def __init__(self) -> None:
         self.rule: Callable[[Request], Move] = lambda request: Move()
         self.requests: list[Request] = []
-        self.answers = 0
         self.close_after_answer = False
         self._arrived = threading.Condition()
         self._sockets: set[socket.socket] = set()
@@ -144,11 +141,6 @@ class EventServer:
                     raise TimeoutError(f"only {len(found)} of {count} {kind} events came, in all: {self.kinds}")
                 self._arrived.wait(left)
 
-    def wait_for_answers(self, count: int, *, seconds: float = 20.0) -> None:
-        """Return as soon as so many requests have been answered."""
-        with self._arrived:
-            assert self._arrived.wait_for(lambda: self.answers >= count, seconds), "they were not answered in time"
-
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
@@ -171,9 +163,6 @@ class EventServer:
                 if move.status == 0:
                     break
                 connection.sendall(move.raw if move.raw is not None else _answer(move))
-                with self._arrived:
-                    self.answers += 1
-                    self._arrived.notify_all()
                 if self.close_after_answer:
                     break
             with contextlib.suppress(OSError):

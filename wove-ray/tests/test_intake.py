@@ -21,12 +21,12 @@ class FakeRuns:
 
     def store(self, arguments: Sequence[object]) -> None: ...
 
-    def submit(self, submissions: Sequence[tuple[dict[str, Any], Any]], **ways: Any) -> list[str]:
+    def submit(self, submissions: Sequence[tuple[dict[str, Any], Any]], returns: int = 0) -> list[str]:
         runs = [payload["run_id"] for payload, _ in submissions]
         if self.refused in runs:
             raise ConnectionError("Ray is away")
         self.goes.append(runs)
-        return [f"{run} {ways}" if ways else run for run in runs]
+        return [f"{run} returns {returns}" if returns else run for run in runs]
 
 
 class Bench:
@@ -109,5 +109,5 @@ def test_tasks_that_nobody_waits_for_any_more_are_withdrawn() -> None:
 def test_a_task_is_submitted_at_once_the_way_that_is_asked_for() -> None:
     bench = Bench()
     submitted: Any = bench.intake.submit_now(({"run_id": "a"}, ()), returns=9)
-    assert submitted == "a {'returns': 9}"
+    assert submitted == "a returns 9"
     assert bench.tracked == [submitted]

@@ -230,57 +230,6 @@ def test_few_idle_connections_are_kept(client: Connections) -> None:
         assert client.idle == 8
 
 
-def _send(client: Connections, server: EventServer, body: bytes = b'{"type": "task_result"}') -> bool:
-    return client.send(target_of(server.url), headers={"x-test": "1"}, body=body)
-
-
-def test_a_request_that_waits_for_no_answer_needs_an_open_connection(client: Connections, server: EventServer) -> None:
-    assert not _send(client, server)
-    _post(client, server)
-    assert _send(client, server)
-    [request] = server.wait_for("task_result")
-    assert (request.headers["x-test"], server.connections) == ("1", 1)
-
-
-def test_an_answer_that_nobody_waits_for_is_skipped_by_the_next_request(
-    client: Connections, server: EventServer
-) -> None:
-    _post(client, server)
-    server.script(Move(status=503))
-    assert _send(client, server)
-    server.wait_for_answers(2)
-    assert _post(client, server).status == 200
-    assert server.connections == 1
-
-
-def test_a_connection_without_the_answer_that_nobody_waits_for_is_replaced(
-    client: Connections, server: EventServer
-) -> None:
-    _post(client, server)
-    released = threading.Event()
-    server.script(Move(after=lambda: released.wait(20)))
-    assert _send(client, server)
-    assert _post(client, server).status == 200
-    released.set()
-    assert server.connections == 2
-
-
-def test_a_connection_that_closes_instead_of_an_answer_that_nobody_waits_for_is_replaced(
-    client: Connections, server: EventServer
-) -> None:
-    _post(client, server)
-    server.script(DROP)
-    assert _send(client, server)
-    assert _post(client, server).status == 200
-    assert server.connections == 2
-
-
-def test_a_large_request_always_waits_for_its_answer(client: Connections, server: EventServer) -> None:
-    _post(client, server)
-    assert not _send(client, server, b'{"type": "%s"}' % (b"x" * 1_000_000))
-    assert client.idle == 1
-
-
 def test_closing_leaves_no_socket(client: Connections, server: EventServer) -> None:
     _post(client, server)
     client.close()

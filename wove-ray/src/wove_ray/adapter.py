@@ -46,8 +46,8 @@ class RayAdapter(BackendAdapter):
 
     Attributes:
         returns_from: how many tasks must be in flight for a driver to let the outcomes of further ones come back as
-            their values alone: that is less work for both sides. Where there is little else to do, what a worker posts
-            is here sooner, so it does both.
+            their values: that is less work for both sides. Where there is little else to do, what a worker posts is
+            here sooner.
     """
 
     required_modules = ("ray",)
@@ -115,7 +115,7 @@ class RayAdapter(BackendAdapter):
         new: list[Submission] = [
             (payload, frame.get("apart") or ()) for payload, frame in submissions if payload["run_id"] not in handles
         ]
-        submitted = await self._intake.submit(new, **self._ways_back(len(new)))
+        submitted = await self._intake.submit(new, returns=self._largest_returned(len(new)))
         handles |= zip((payload["run_id"] for payload, _ in new), submitted, strict=True)
         return [handles[payload["run_id"]] for payload, _ in submissions]
 
@@ -123,7 +123,7 @@ class RayAdapter(BackendAdapter):
         """Submit a small task; None where that is more than a moment's work."""
         if payload["run_id"] in self._inflight:
             return None
-        return self._intake.submit_now((payload, frame.get("apart") or ()), **self._ways_back(1))
+        return self._intake.submit_now((payload, frame.get("apart") or ()), returns=self._largest_returned(1))
 
     async def cancel(self, run_id: str, submission: Any, frame: dict[str, Any]) -> None:
         """Withdraw a task that waits; interrupt one that runs, and kill its process if that does not help."""
@@ -174,13 +174,12 @@ class RayAdapter(BackendAdapter):
             raise RuntimeError(f"The adapter {self.name!r} has not been started.")
         return self._runs
 
-    def _ways_back(self, more: int) -> dict[str, Any]:
-        """Return how the outcomes of some more tasks are to come back, as arguments of `Runs.submit`."""
-        if not self.carries_outcomes or self._connected.is_client:
-            return {}
+    def _largest_returned(self, more: int) -> int:
+        """Return the bytes up to which the outcomes of some more tasks are to come back as their values."""
+        if not self.carries_outcomes or self._connected.is_client or len(self._inflight) + more < self.returns_from:
+            return 0
         # What is larger than the receiver takes is posted, so that the worker hears of that.
-        most = min(_LARGEST_RETURNED, self.config.get("callback_max_bytes") or _LARGEST_RETURNED)
-        return {"returns": most, "announces": len(self._inflight) + more < self.returns_from}
+        return min(_LARGEST_RETURNED, self.config.get("callback_max_bytes") or _LARGEST_RETURNED)
 
     def _withdraw(self, runs: "Sequence[Submitted]") -> None:
         """Cancel what has been submitted after all, when nobody waits for it any more."""
@@ -269,8 +268,9 @@ class RayAdapter(BackendAdapter):
             self._news.put_nowait((run.run_id, state_of(run.error, run.outcome)))
 
     def _forget(self, run: "Submitted") -> None:
-        self._inflight.pop(run.run_id, None)
-        self._disarm(run.run_id)
+        if self._inflight.get(run.run_id) is run:
+            del self._inflight[run.run_id]
+            self._disarm(run.run_id)
         run.ref = None
 
     # --- tasks that do not stop, and tasks that do not begin ---

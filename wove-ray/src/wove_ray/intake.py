@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wove.backend.threads import in_daemon_thread
 
@@ -37,28 +37,28 @@ class Intake:
         self._track = track
         self._withdraw = withdraw
 
-    def submit_now(self, submission: "Submission", **ways: Any) -> "Submitted | None":
+    def submit_now(self, submission: "Submission", *, returns: int = 0) -> "Submitted | None":
         """Submit a task at once; None where that is more than a moment's work.
 
         Args:
             submission: the task.
-            ways: more arguments of `Runs.submit`.
+            returns: as for `Runs.submit`.
 
         Raises:
             Exception: as `Runs.submit`.
         """
         if not self._is_quick([submission]):
             return None
-        (run,) = self._runs.submit([submission], **ways)
+        (run,) = self._runs.submit([submission], returns=returns)
         self._track(run)
         return run
 
-    async def submit(self, submissions: "Sequence[Submission]", **ways: Any) -> "list[Submitted | Exception]":
+    async def submit(self, submissions: "Sequence[Submission]", *, returns: int = 0) -> "list[Submitted | Exception]":
         """Submit tasks, and return the handle of each, or what has kept it from being submitted.
 
         Args:
             submissions: the tasks.
-            ways: more arguments of `Runs.submit`.
+            returns: as for `Runs.submit`.
 
         Raises:
             Exception: as `Runs.submit`, where none of them has been submitted.
@@ -71,9 +71,9 @@ class Intake:
                     await asyncio.sleep(0)
                 few = submissions[len(done) : len(done) + _FEW]
                 if self._is_quick(few):
-                    more = self._runs.submit(few, **ways)
+                    more = self._runs.submit(few, returns=returns)
                 else:
-                    more = await self._in_thread(submissions[len(done) :], ways)
+                    more = await self._in_thread(submissions[len(done) :], returns)
                 for run in more:
                     self._track(run)
                 done += more
@@ -86,13 +86,13 @@ class Intake:
             raise
         return done
 
-    async def _in_thread(self, submissions: "Sequence[Submission]", ways: dict[str, Any]) -> "list[Submitted]":
+    async def _in_thread(self, submissions: "Sequence[Submission]", returns: int) -> "list[Submitted]":
         runs = self._runs
         arguments = [argument for _, apart in submissions for argument in apart]
         if arguments:
             # However long it takes: that is a matter of their size.
             await in_daemon_thread(runs.store, arguments)
-        submitting = asyncio.ensure_future(in_daemon_thread(partial(runs.submit, submissions, **ways)))
+        submitting = asyncio.ensure_future(in_daemon_thread(partial(runs.submit, submissions, returns=returns)))
         try:
             return await asyncio.wait_for(asyncio.shield(submitting), _ANSWER_SECONDS if runs.is_client else None)
         except (TimeoutError, asyncio.CancelledError) as error:

@@ -32,13 +32,13 @@ def _make_execute() -> Callable[..., bytes | None]:
 
         from wove.integrations.worker import run
 
-        payload, keys, options = pickle.loads(body)
+        payload, keys, returns = pickle.loads(body)
         if not keys:
-            return run(payload, once_seconds=once_seconds, delivered_once=True, **options)
+            return run(payload, once_seconds=once_seconds, delivered_once=True, returns=returns)
         from wove.backend.apart import values_apart
 
         with values_apart(dict(zip(keys, stored, strict=True))):
-            return run(payload, once_seconds=once_seconds, delivered_once=True, **options)
+            return run(payload, once_seconds=once_seconds, delivered_once=True, returns=returns)
 
     return execute
 
@@ -72,16 +72,16 @@ class RemoteRun:
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"remote_options: Ray refuses them: {error}") from error
 
-    def submit(self, payload: Mapping[str, Any], stored: Mapping[str, Any], **options: Any) -> Any:
+    def submit(self, payload: Mapping[str, Any], stored: Mapping[str, Any], *, returns: int) -> Any:
         """Submit a payload, and return Ray's reference to its end.
 
         Args:
             payload: the payload.
             stored: Ray's references to arguments that travel apart from it, by their keys.
-            options: more arguments of `wove.integrations.worker.run`.
+            returns: bytes up to which the outcome is to be the task's value, instead of being posted.
         """
         # Bytes are what Ray carries fastest: they are neither looked at nor pickled again.
-        body = pickle.dumps((payload, list(stored), options), protocol=pickle.HIGHEST_PROTOCOL)
+        body = pickle.dumps((payload, list(stored), returns), protocol=pickle.HIGHEST_PROTOCOL)
         name = f"{_NAME}: {payload.get('task_name') or payload.get('task_id')}"
         return self._called(name).remote(body, *stored.values())
 

@@ -111,15 +111,13 @@ class Runs:
                 if argument not in self._stored:
                     self._stored[argument] = ray.put(argument.data)
 
-    def submit(
-        self, submissions: Sequence[Submission], *, returns: int = 0, announces: bool = False
-    ) -> list[Submitted]:
+    def submit(self, submissions: Sequence[Submission], *, returns: int = 0) -> list[Submitted]:
         """Submit payloads. Arguments that are not in the store yet are put there.
 
         Args:
             submissions: the payloads.
-            returns: bytes up to which outcomes are to come back as the values of tasks.
-            announces: whether they are posted, too. Otherwise, Ray tells the ends of tasks from the beginning.
+            returns: bytes up to which outcomes are to come back as the values of tasks, whose ends Ray then tells from
+                the beginning.
 
         Raises:
             DeliveryError: no node can run them, and they shall not wait for one.
@@ -129,10 +127,7 @@ class Runs:
         if not self._knows_nodes:
             self._check_nodes()
         session = self._session()
-        submitted = [
-            self._submit(*submission, session=session, returns=returns, announces=announces)
-            for submission in submissions
-        ]
+        submitted = [self._submit(*submission, session=session, returns=returns) for submission in submissions]
         self._has_submitted = True
         if self.is_client:
             # Ray Client sends in the background; when the last one has its name, all have arrived.
@@ -188,12 +183,12 @@ class Runs:
         return _CLIENT if self.is_client else str(ray.get_runtime_context().get_job_id())
 
     def _submit(
-        self, payload: Mapping[str, Any], arguments: Iterable[Apart], *, session: str, returns: int, announces: bool
+        self, payload: Mapping[str, Any], arguments: Iterable[Apart], *, session: str, returns: int
     ) -> Submitted:
         stored = {argument.key: self._stored[argument] for argument in arguments}
-        ref = self._remote.submit(payload, stored, returns=returns, announces=announces)
+        ref = self._remote.submit(payload, stored, returns=returns)
         run = Submitted(str(payload["run_id"]), ref, session=session)
-        if returns and not announces:
+        if returns:
             run.told = True
             self._watch(run, run.ref)
         return run

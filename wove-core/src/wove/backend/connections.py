@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 # An answer to an event is a few bytes of JSON.
 LONGEST_ANSWER = 64 * 1024
-# How long a request that must not wait may take to be sent, and an answer to it that has begun to arrive, to be read.
-_HASTE_SECONDS = 0.1
 _MOST_IDLE = 8
 _IDLE_SECONDS = 60.0
 _PORTS = {"http": 80, "https": 443}
@@ -87,8 +85,6 @@ class Connections:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._idle: list[tuple[str, float, socket.socket]] = []
-        # Of these, those on which an answer has not been read.
-        self._unread: set[socket.socket] = set()
 
     @property
     def idle(self) -> int:
@@ -134,34 +130,10 @@ class Connections:
         connection = _open(target, connect_seconds)
         return self._transfer(connection, target, method, request, answer_seconds, longest_answer)
 
-    def send(self, target: Target, *, headers: Mapping[str, str], body: bytes) -> bool:
-        """Send a small request on a connection that is open, and wait for no answer; return whether that was done.
-
-        Nobody hears what the answer is. A later request on the connection skips it.
-
-        Args:
-            target: from `target_of`.
-            headers: as for `exchange`.
-            body: as for `exchange`.
-        """
-        request = _request(target, "POST", headers, body)
-        connection = self._take(target.origin) if len(request) == 1 else None
-        if connection is None:
-            return False
-        try:
-            _send(connection, request, _HASTE_SECONDS)
-        except OSError:
-            connection.close()
-            return False
-        self._unread.add(connection)
-        self._give(target.origin, connection)
-        return True
-
     def close(self) -> None:
         """Close the idle connections."""
         with self._lock:
             idle, self._idle = self._idle, []
-            self._unread.clear()
         for _, _, connection in idle:
             connection.close()
 
@@ -194,47 +166,28 @@ class Connections:
         return answer
 
     def _take(self, origin: str) -> socket.socket | None:
-        while self._idle:
-            with self._lock:
-                self._drop_old()
-                index = next((at for at in reversed(range(len(self._idle))) if self._idle[at][0] == origin), None)
-                if index is None:
-                    return None
-                connection = self._idle.pop(index)[2]
-            if self._is_ready(connection):
-                return connection
-            connection.close()
+        if not self._idle:
+            return None
+        with self._lock:
+            self._drop_old()
+            for index in range(len(self._idle) - 1, -1, -1):
+                if self._idle[index][0] == origin:
+                    connection = self._idle.pop(index)[2]
+                    if not _has_input(connection):
+                        return connection
+                    connection.close()  # All that an idle connection can have to say is that it is closed.
         return None
-
-    def _is_ready(self, connection: socket.socket) -> bool:
-        """Tell whether an idle connection can carry a request, after an answer that has not been read."""
-        if connection not in self._unread:
-            # All that it can have to say is that it is closed.
-            return not _has_input(connection)
-        self._unread.discard(connection)
-        if not _has_input(connection):
-            return False
-        try:
-            deadline = time.monotonic() + _HASTE_SECONDS
-            return read_answer(connection, method="POST", deadline=deadline, longest=LONGEST_ANSWER)[1]
-        except OSError:
-            return False
 
     def _give(self, origin: str, connection: socket.socket) -> None:
         with self._lock:
             self._idle.append((origin, time.monotonic(), connection))
             if len(self._idle) > _MOST_IDLE:
-                self._drop_first()
+                self._idle.pop(0)[2].close()
 
     def _drop_old(self) -> None:
         oldest = time.monotonic() - _IDLE_SECONDS
         while self._idle and self._idle[0][1] < oldest:
-            self._drop_first()
-
-    def _drop_first(self) -> None:
-        connection = self._idle.pop(0)[2]
-        self._unread.discard(connection)
-        connection.close()
+            self._idle.pop(0)[2].close()
 
 
 def _request(target: Target, method: str, headers: Mapping[str, str], body: bytes) -> tuple[bytes, ...]:

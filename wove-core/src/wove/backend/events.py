@@ -122,12 +122,6 @@ class EventSender:
             reply = reply_of(self._exchange(event, connect, answer))
         return reply
 
-    def announce(self, event: Event) -> bool:
-        """Post an event without waiting for the answer, where that takes no time; return whether that was done. It has
-        arrived, or has not.
-        """
-        return self._client.send(self._target, headers=self._headers(event), body=event.body)
-
     def deliver(
         self, event: Event, *, limit: float | None = None, in_trouble: Callable[[Event], None] | None = None
     ) -> Reply:
@@ -231,20 +225,17 @@ class EventSender:
         )
 
     def _exchange(self, event: Event, connect: float | None, answer: float) -> Answer:
-        return self._client.exchange(
-            self._target,
-            headers=self._headers(event),
-            body=event.body,
-            connect_seconds=self.policy.connect if connect is None else connect,
-            answer_seconds=answer,
-        )
-
-    def _headers(self, event: Event) -> dict[str, str]:
         headers = {"content-type": "application/json"}
         if event.headers:
             headers.update(event.headers)
         headers.update(self._signature(event.worker_id, event.sequence, event.body, EVENT_REQUEST))
-        return headers
+        return self._client.exchange(
+            self._target,
+            headers=headers,
+            body=event.body,
+            connect_seconds=self.policy.connect if connect is None else connect,
+            answer_seconds=answer,
+        )
 
     def _signature(self, worker_id: str, sequence: int, body: bytes, request: str) -> dict[str, str]:
         if self._key is None:

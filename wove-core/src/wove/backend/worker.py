@@ -16,7 +16,6 @@ def run_backend_payload(
     first_delivery: bool = False,
     delivered_once: bool = False,
     returns: int = 0,
-    announces: bool = False,
 ) -> bytes | None:
     """Execute a payload in this thread and deliver the outcome to the weave that waits for it.
 
@@ -45,9 +44,6 @@ def run_backend_payload(
             to so many bytes is returned instead of being posted: the job has to return it, and the adapter gives it
             back in `wove.integrations.JobState`. What else there is to say is posted, such as that a task has begun
             which runs for longer, or that it was stopped.
-        announces: whether an outcome that is returned is posted, too, without waiting for an answer: so it may be there
-            sooner than the job's result. Where no connection to the weave is open it is posted as usual, and not
-            returned.
 
     Returns:
         The outcome, where the adapter is to get it as the job's result; None where it has been posted. It is not the
@@ -67,7 +63,6 @@ def run_backend_payload(
             first_delivery=first_delivery,
             delivered_once=delivered_once,
             returns=returns,
-            announces=announces,
         )
     )
 

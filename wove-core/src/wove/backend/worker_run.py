@@ -43,7 +43,7 @@ class WorkerRun:
         policy: timeouts and limits; by default those of `DeliveryPolicy` and `WOVE_CALLBACK_RETRY_SECONDS`.
         clock: the time to go by.
         kept: where outcomes are kept; the host's spool if omitted.
-        once_seconds, first_delivery, delivered_once, announces: as for `wove.integrations.worker.run`.
+        once_seconds, first_delivery, delivered_once: as for `wove.integrations.worker.run`.
         returns: bytes up to which an outcome is left in `outcome`, for the backend to carry back.
         timing: calls the heartbeats; the process's own pacemaker if omitted.
 
@@ -64,12 +64,11 @@ class WorkerRun:
         first_delivery: bool = False,
         delivered_once: bool = False,
         returns: int = 0,
-        announces: bool = False,
         timing: Pacemaker | None = None,
     ) -> None:
         admission.check_payload(payload)
         admission.check_options(delivered_once=delivered_once, returns=returns)
-        self._returns, self._announces = returns, announces
+        self._returns = returns
         self._returned: Event | None = None
         self._delivered_once = delivered_once
         self._must_ask = not (first_delivery or delivered_once) or admission.must_ask(payload)
@@ -177,8 +176,7 @@ class WorkerRun:
             if event["type"] == "task_result" and self._once is not None:
                 self._once.remember(final.body)
             # A backend may drop the results of jobs that it has been asked to stop.
-            is_carried = is_outcome and len(final.body) <= self._returns and not (self._stopped or self._told_to_stop())
-            if is_carried and (not self._announces or self._sender.announce(final)):
+            if is_outcome and len(final.body) <= self._returns and not (self._stopped or self._told_to_stop()):
                 self._returned = final
             else:
                 self._hand_over(final, in_trouble=self._kept.keep if is_outcome else None)
