@@ -103,11 +103,14 @@ class Intake:
 
     def _is_quick(self, submissions: "Sequence[Submission]") -> bool:
         """Tell whether submitting needs no answer of anybody and takes no time."""
-        if self._runs.is_client or not self._runs.is_ready or any(apart for _, apart in submissions):
+        if self._runs.is_client or not self._runs.is_ready:
             return False
-        payloads = (payload for payload, _ in submissions)
-        sizes = (len(each.get("callable_pickle", "")) + len(each.get("args_pickle", "")) for each in payloads)
-        return sum(sizes) < _SMALL_BYTES
+        size = 0
+        for payload, apart in submissions:
+            if apart:
+                return False
+            size += len(payload.get("callable_pickle", "")) + len(payload.get("args_pickle", ""))
+        return size < _SMALL_BYTES
 
     def _withdraw_late(self, submitting: "asyncio.Future[list[Submitted]]") -> None:
         if not submitting.cancelled() and submitting.exception() is None:

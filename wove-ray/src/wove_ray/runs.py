@@ -123,7 +123,11 @@ class Runs:
             DeliveryError: no node can run them, and they shall not wait for one.
             ConnectionError: the session is lost and cannot be made again.
         """
-        self.store(argument for _, apart in submissions for argument in apart)
+        arguments = [argument for _, apart in submissions for argument in apart]
+        if arguments:
+            self.store(arguments)
+        else:
+            self._rejoin()
         if not self._knows_nodes:
             self._check_nodes()
         session = self._session()

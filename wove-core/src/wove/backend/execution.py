@@ -11,7 +11,6 @@ import functools
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -188,8 +187,12 @@ class TaskExecution:
     def _load(self) -> tuple[Callable[..., Any], dict[str, Any]]:
         frame = self._frame
         if "callable" not in frame:
-            with values_apart(self._apart) if self._apart else nullcontext():
-                frame = deserialize_frame({**frame, "type": "run_task"})
+            command = {**frame, "type": "run_task"}
+            if self._apart:
+                with values_apart(self._apart):
+                    frame = deserialize_frame(command)
+            else:
+                frame = deserialize_frame(command)
         function = frame["callable"]
         if not callable(function):
             raise SerializationError(f"Task {self._name!r}: the callable is a {type(function).__name__}.")

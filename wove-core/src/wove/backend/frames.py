@@ -27,6 +27,19 @@ _SUFFIX = "_pickle"
 _compact = json.JSONEncoder(separators=(",", ":")).encode
 
 
+class Part:
+    """Words for a part of a frame, put together only if an error needs them."""
+
+    __slots__ = ("_frame", "_name")
+
+    def __init__(self, name: str, frame: Mapping[str, Any]) -> None:
+        self._name = name
+        self._frame = frame
+
+    def __str__(self) -> str:
+        return f"{self._name} of {whose(self._frame)}"
+
+
 def serialize_frame(frame: Mapping[str, Any], *, pickles: bool = True) -> dict[str, Any]:
     """Turn a command or event frame into a JSON-safe dict.
 
@@ -48,10 +61,10 @@ def serialize_frame(frame: Mapping[str, Any], *, pickles: bool = True) -> dict[s
     fields = _PICKLED.get(kind, {})
     for name, words in fields.items():
         if name in wire and pickles:
-            wire[name + _SUFFIX] = encode(dumps(wire.pop(name), what=_what(words, frame)))
+            wire[name + _SUFFIX] = encode(dumps(wire.pop(name), what=Part(words, frame)))
             wire["python"] = PYTHON_VERSION
         elif name in wire:
-            _require_json(wire[name], what=_what(words, frame))
+            _require_json(wire[name], what=Part(words, frame))
     return wire
 
 
@@ -71,14 +84,19 @@ def deserialize_frame(payload: Mapping[str, Any], *, pickles: bool = True) -> di
             the missing module.
     """
     kind = check_frame(payload)
-    frame = {name: value for name, value in payload.items() if name != "python" and not name.endswith(_SUFFIX)}
+    frame = dict(payload)
+    frame.pop("python", None)
+    for name in payload:
+        # The first question spares most names the second one.
+        if _SUFFIX in name and name.endswith(_SUFFIX):
+            del frame[name]
     if kind == "task_error":
         return _deserialize_failure(frame, payload, pickles=pickles)
     for name, words in _PICKLED.get(kind, {}).items():
         if name + _SUFFIX in payload:
             frame[name] = _unpickle(payload, name, words, pickles=pickles)
         elif name not in frame:
-            raise ValueError(f"A {kind} frame needs {name + _SUFFIX!r}: {_whose(payload)} has none.")
+            raise ValueError(f"A {kind} frame needs {name + _SUFFIX!r}: {whose(payload)} has none.")
     return frame
 
 
@@ -202,7 +220,7 @@ def _serialize_failure(wire: dict[str, Any], *, pickles: bool) -> dict[str, Any]
         wire.setdefault("error", normalize_exception(exception, source="task"))
         if pickles:
             try:
-                wire["exception_pickle"] = encode(dumps(exception, what=_what("the exception", wire)))
+                wire["exception_pickle"] = encode(dumps(exception, what=Part("the exception", wire)))
             except SerializationError:
                 pass  # The plain error says what happened.
     if "error" in wire:
@@ -210,8 +228,8 @@ def _serialize_failure(wire: dict[str, Any], *, pickles: bool) -> dict[str, Any]
             json.dumps(wire["error"])
         except (TypeError, ValueError, RecursionError):
             if not pickles:
-                raise SerializationError(f"Cannot send {_what('the error', wire)}: it is not JSON.") from None
-            wire["error_pickle"] = encode(dumps(wire.pop("error"), what=_what("the error", wire)))
+                raise SerializationError(f"Cannot send {Part('the error', wire)}: it is not JSON.") from None
+            wire["error_pickle"] = encode(dumps(wire.pop("error"), what=Part("the error", wire)))
     if pickles:
         wire["python"] = PYTHON_VERSION
     return wire
@@ -231,14 +249,14 @@ def _deserialize_failure(frame: dict[str, Any], payload: Mapping[str, Any], *, p
     elif not isinstance(frame.get("exception"), BaseException):
         frame.pop("exception", None)
     if "error" not in frame and "exception" not in frame:
-        raise ValueError(f"A task_error frame needs 'error' or 'exception_pickle': {_whose(payload)} has neither.")
+        raise ValueError(f"A task_error frame needs 'error' or 'exception_pickle': {whose(payload)} has neither.")
     return frame
 
 
 def _exception(payload: Mapping[str, Any], *, pickles: bool) -> BaseException:
     rebuilt = _unpickle(payload, "exception", "the exception", pickles=pickles)
     if not isinstance(rebuilt, BaseException):
-        raise ValueError(f"The 'exception_pickle' of {_whose(payload)} holds a {type(rebuilt).__name__}.")
+        raise ValueError(f"The 'exception_pickle' of {whose(payload)} holds a {type(rebuilt).__name__}.")
     return rebuilt
 
 
@@ -247,20 +265,20 @@ def _unpickle(payload: Mapping[str, Any], name: str, words: str, *, pickles: boo
     if not pickles:
         plain = "error" if name == "exception" else name
         raise ValueError(
-            f"Pickles are refused (results='json'), but {_whose(payload)} sent {field!r}: "
+            f"Pickles are refused (results='json'), but {whose(payload)} sent {field!r}: "
             f"send {plain!r} as a JSON value."
         )
     text = payload[field]
     if not isinstance(text, str | memoryview):
-        raise ValueError(f"The {field!r} of {_whose(payload)} is not a base64 string but {type(text).__name__}.")
+        raise ValueError(f"The {field!r} of {whose(payload)} is not a base64 string but {type(text).__name__}.")
     try:
         if isinstance(text, str) and len(text) >= LARGE:
             text = memoryview(text.encode("ascii"))
         data = decode(text) if isinstance(text, str) else EncodedFile(text)
     except ValueError:
-        raise ValueError(f"The {field!r} of {_whose(payload)} is not base64.") from None
+        raise ValueError(f"The {field!r} of {whose(payload)} is not base64.") from None
     origin = payload.get("python")
-    return loads(data, what=_what(words, payload), origin=origin if isinstance(origin, str) else None)
+    return loads(data, what=Part(words, payload), origin=origin if isinstance(origin, str) else None)
 
 
 def _as_error_dict(error: object, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,19 +288,16 @@ def _as_error_dict(error: object, payload: Mapping[str, Any]) -> dict[str, Any]:
         return dict(normalize_exception(error))
     if isinstance(error, str):
         return {"kind": "Error", "message": error, "traceback": "", "retryable": False, "source": "task"}
-    raise ValueError(f"The 'error' of {_whose(payload)} is not a JSON object but {type(error).__name__}.")
+    raise ValueError(f"The 'error' of {whose(payload)} is not a JSON object but {type(error).__name__}.")
 
 
-def _require_json(value: object, *, what: str) -> None:
+def _require_json(value: object, *, what: object) -> None:
     try:
         json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise SerializationError(f"Cannot send {what} as JSON (results='json'): {describe(error)}.") from error
 
 
-def _what(words: str, frame: Mapping[str, Any]) -> str:
-    return f"{words} of {_whose(frame)}"
-
-
-def _whose(frame: Mapping[str, Any]) -> str:
+def whose(frame: Mapping[str, Any]) -> str:
+    """Return words for the task that a frame is about."""
     return f"task {frame.get('task_name') or frame.get('task_id') or frame.get('run_id')!r}"

@@ -156,6 +156,8 @@ def _json(value: object) -> bytes:
 
 
 def _json_safe_delivery(delivery: Mapping[str, Any], task_name: str) -> dict[str, Any]:
+    if not delivery:
+        return {}
     safe = {name: value for name, value in delivery.items() if not callable(value)}
     try:
         json.dumps(safe, allow_nan=False)

@@ -109,13 +109,16 @@ def read_signature(headers: Mapping[str, str]) -> EventSignature | None:
         SignatureError: some are there, but not all, or one is malformed.
     """
     names = ("webhook-id", "webhook-timestamp", "webhook-digest", "webhook-signature")
-    values = [headers.get(name) for name in names]
-    if not any(value is not None for value in values):
-        return None
-    for name, value in zip(names, values, strict=True):
-        if not value or len(value) > _LONGEST_HEADER or not value.isascii():
+    values: list[str] = []
+    for name in names:
+        value = headers.get(name, "")
+        if value and len(value) <= _LONGEST_HEADER and value.isascii():
+            values.append(value)
+        elif any(other in headers for other in names):
             raise SignatureError(f"The header {name} is missing or malformed.")
-    event_id, timestamp, digest, signatures = (value or "" for value in values)
+        else:
+            return None
+    event_id, timestamp, digest, signatures = values
     run_id, worker_id, sequence = _split_id(event_id)
     matched = _DIGEST.fullmatch(digest)
     if matched is None:

@@ -8,25 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wove.backend.final_events import error_event, final_event_bytes
-from wove.backend.frames import deserialize_event, error_frame, frame_to_bytes, serialize_frame
+from wove.backend.frames import Part, deserialize_event, error_frame, frame_to_bytes, serialize_frame
 from wove.backend.framing import Frame, pack
 from wove.backend.types import EventFrame
 from wove.serialization import PYTHON_VERSION, dump_pieces, loads
 
 RETURNED = "task_returned"
-
-
-class Part:
-    """Words for a part of a frame, put together only if an error needs them."""
-
-    __slots__ = ("_frame", "_name")
-
-    def __init__(self, name: str, frame: Mapping[str, Any]) -> None:
-        self._name = name
-        self._frame = frame
-
-    def __str__(self) -> str:
-        return f"{self._name} of {whose(self._frame)}"
 
 
 def command_line(frame: Mapping[str, Any]) -> bytes:
@@ -118,11 +105,6 @@ def unpack_event(frame: Frame) -> dict[str, Any]:
         return error_frame(head, error)
     head["result"] = result
     return head
-
-
-def whose(frame: Mapping[str, Any]) -> str:
-    """Return words for the task that a frame is about."""
-    return f"task {frame.get('task_name') or frame.get('task_id') or frame.get('run_id')!r}"
 
 
 def _packed(event: EventFrame, started: bool) -> list[bytes]:

@@ -5,10 +5,9 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from wove.backend.frames import frame_to_bytes
+from wove.backend.frames import Part, frame_to_bytes
 from wove.backend.loop import is_io_loop
 from wove.backend.sharing import SharedResources
-from wove.backend.stdio_codec import Part
 from wove.environment.callable_pickles import CallablePickles
 from wove.environment.contract import EnvironmentExecutor
 from wove.environment.event_queue import EventQueue, Listener

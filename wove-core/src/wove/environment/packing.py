@@ -20,6 +20,7 @@ _CALLABLES_KEPT = 32
 # Keys and signatures are hexadecimal SHA-256.
 _PLACEHOLDER = "0" * 64
 
+_NUMBERS = frozenset({bool, int, float, complex, type(None)})
 _SCALARS = (bool, int, float, complex, type(None), Apart, Pickled)
 
 
@@ -113,6 +114,8 @@ class Packer:
 
 def is_small(value: object) -> bool:
     """Tell whether a value is plain and certainly quick to pickle; False says nothing."""
+    if type(value) in _NUMBERS:
+        return True
     budget = _SMALL_BYTES
     for count, part in enumerate(_parts_of(value)):
         if isinstance(part, str | bytes | bytearray):

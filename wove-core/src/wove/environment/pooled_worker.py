@@ -6,9 +6,9 @@ import os
 import sys
 from typing import Any, Protocol
 
-from wove.backend.frames import deserialize_event, frame_from_bytes
+from wove.backend.frames import Part, deserialize_event, frame_from_bytes
 from wove.backend.framing import Frame, pack
-from wove.backend.stdio_codec import RETURNED, Part, command_line, pack_run, recall_command, unpack_event
+from wove.backend.stdio_codec import RETURNED, command_line, pack_run, recall_command, unpack_event
 from wove.backend.task_threads import DEFAULT_THREADS
 from wove.backend.threads import in_daemon_thread
 from wove.backend.types import FINAL_EVENTS

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wove.backend.final_events import cancelled_event, error_event
-from wove.backend.stdio_codec import whose
+from wove.backend.frames import whose
 from wove.environment.callable_pickles import CallablePickles
 from wove.environment.worker_command import WorkerCommand, WorkerExit
 from wove.errors import DeliveryOrphanedError
