@@ -123,10 +123,11 @@ class Heard(ScriptedExecutor):
     def listen(self, listener: Listener) -> None:
         self.queue.listen(listener)
 
-    def begin(self, frame: dict[str, Any]) -> None:
+    def begin(self, frame: dict[str, Any]) -> bool:
         self.commands.append(frame)
         if self.refuses:
             self.tell("task_error", frame["run_id"], error="no room")
+        return True
 
     async def recv(self) -> dict[str, Any]:
         return await self.queue.get()

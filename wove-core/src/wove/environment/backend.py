@@ -74,7 +74,7 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
         required_modules: import names to check in place of the class's own.
     """
 
-    reports_submission = reusable = listens = True
+    reports_submission = reusable = begins = listens = True
 
     def __init__(
         self,
@@ -154,6 +154,17 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
                     f"Commands: {', '.join(_COMMANDS)}."
                 )
 
+    def begin(self, frame: dict[str, Any]) -> bool:
+        """Submit a ``run_task`` as `send` does, or begin to; False where only `send` can, because that takes longer."""
+        link, packer = self._link, self._packer
+        if link is None or packer is None or not (self._parting is None or self._parting.leaves(frame)):
+            return False
+        packed = packer.pack_now(frame, lease=_lease(frame), limit=self._limit(link))
+        if packed is None:
+            return False
+        self._open(frame, *packed, link)
+        return True
+
     async def recv(self) -> dict[str, Any]:
         return await self._events.get()
 
@@ -209,15 +220,21 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
     async def _run(self, frame: dict[str, Any], link: AdapterLink) -> None:
         if self._packer is None:
             return
-        run = _Submitted(frame)
-        lease = (frame.get("delivery") or {}).get("delivery_heartbeat_seconds") or LEASE_SECONDS
-        limits = [limit for limit in (self._own_limit, link.adapter.max_payload_bytes) if limit is not None]
         if self._parting is not None:
             frame = await self._parting.part(frame)
-        payload, body = await self._packer.pack(frame, lease=lease, limit=min(limits, default=None))
+        packed = await self._packer.pack(frame, lease=_lease(frame), limit=self._limit(link))
+        self._open(frame, *packed, link)
+
+    def _limit(self, link: AdapterLink) -> int | None:
+        limits = [limit for limit in (self._own_limit, link.adapter.max_payload_bytes) if limit is not None]
+        return min(limits, default=None)
+
+    def _open(self, frame: dict[str, Any], payload: Payload, body: bytes | None, link: AdapterLink) -> None:
+        """Let the events of a run come in, and submit it."""
+        run = _Submitted(frame)
         key = link.receiver.open_run(
             run.run_id,
-            lease=lease,
+            lease=_lease(frame),
             body=body,
             exclusive=link.adapter.exclusive_runs,
             apart={each.key: each.data for each in frame.get("apart", ())} if link.adapter.claims_apart else None,
@@ -293,6 +310,10 @@ class BackendAdapterEnvironmentExecutor(EnvironmentExecutor):
             elif self._link is not None:
                 # Its worker goes on being answered for as long as the link lives, and nobody reads what it says.
                 self._link.detach(run.run_id)
+
+
+def _lease(frame: Mapping[str, Any]) -> float:
+    return (frame.get("delivery") or {}).get("delivery_heartbeat_seconds") or LEASE_SECONDS
 
 
 def _limit_in(config: Mapping[str, Any]) -> int | None:

@@ -65,9 +65,7 @@ class Handover:
         self._orders[run_id] = order
         repeated = replaces is not None or order.frame["attempt"] > 1
         earlier = [cancel.task for cancel in self._cancels.values() if cancel.work == order.work] if repeated else []
-        if self._begins and not earlier:
-            self._begin(order, run_id)
-        else:
+        if not self._begins or earlier or not self._has_begun(order, run_id):
             self._sends[run_id] = self._spawn(self._send(order, run_id, earlier))
 
     def cancel(self, run_id: str) -> None:
@@ -97,15 +95,17 @@ class Handover:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _begin(self, order: Order, run_id: str) -> None:
-        """Submit a run to an executor that takes it without waiting, which spares it a task."""
+    def _has_begun(self, order: Order, run_id: str) -> bool:
+        """Submit a run to an executor that takes it without waiting, which spares it a task; tell whether it has."""
         try:
-            self._executor.begin({**order.frame, "run_id": run_id})  # type: ignore[attr-defined]
+            if not self._executor.begin({**order.frame, "run_id": run_id}):  # type: ignore[attr-defined]
+                return False
         except Exception as error:  # Any argument's class may raise anything when it is pickled.
             # Later: whoever submits it does not know it yet.
             asyncio.get_running_loop().call_soon(self._refuse, run_id, error)
         else:
             self._taken(run_id)
+        return True
 
     def _refuse(self, run_id: str, error: Exception) -> None:
         if run_id in self._orders:

@@ -144,12 +144,13 @@ class NetworkExecutor(EnvironmentExecutor):
         sent["coroutine"] = self._pickles.is_coroutine(function)
         return sent
 
-    def begin(self, frame: dict[str, Any]) -> None:
+    def begin(self, frame: dict[str, Any]) -> bool:
         """Hand over a ``run_task``, as `send` does."""
         link, command = self._started_link, _command(self._with_pickle(frame))
         conversation = Conversation(command, link, self._inbox, environment=self._environment)
         self._conversations[command.run_id] = conversation
         conversation.begin(lambda: self._conversations.pop(command.run_id, None))
+        return True
 
     async def _cancel(self, link: Link, command: Command) -> None:
         conversation = self._conversations.get(command.run_id)

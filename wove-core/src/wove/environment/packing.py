@@ -72,18 +72,29 @@ class Packer:
             SerializationError: the callable or an argument cannot be pickled; the message names the task.
             PayloadTooLargeError: even the part that must travel is too large.
         """
-        function, mapped = frame.get("callable"), frame.get("item") is not None
-        known = self._pickled.get(id(function))
-        if known is not None:
-            frame = {**frame, "callable_pickle": known[1]}
-        if is_small(frame.get("args")) and (known is not None or _is_small_callable(function)):
-            whole, sent, kept = self._packed(frame, lease, limit)
-        else:
-            async with self._threads:
-                whole, sent, kept = await in_daemon_thread(self._packed, frame, lease, limit)
-        if mapped and known is None:
-            self._remember(function, whole["callable_pickle"])
+        packed = self.pack_now(frame, lease=lease, limit=limit)
+        if packed is not None:
+            return packed
+        async with self._threads:
+            whole, sent, kept = await in_daemon_thread(self._packed, self._with_known(frame), lease, limit)
+        self._remember(frame, whole)
         return sent, kept
+
+    def pack_now(
+        self, frame: Mapping[str, Any], *, lease: float, limit: int | None
+    ) -> tuple[Payload, bytes | None] | None:
+        """Do what `pack` does at once; None where that would hold up the loop."""
+        known = self._with_known(frame)
+        if not is_small(frame.get("args")) or (known is frame and not _is_small_callable(frame.get("callable"))):
+            return None
+        whole, sent, kept = self._packed(known, lease, limit)
+        self._remember(frame, whole)
+        return sent, kept
+
+    def _with_known(self, frame: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a frame with the pickle of its callable, if that is known."""
+        known = self._pickled.get(id(frame.get("callable")))
+        return frame if known is None else {**frame, "callable_pickle": known[1]}
 
     def _packed(
         self, frame: Mapping[str, Any], lease: float, limit: int | None
@@ -105,9 +116,12 @@ class Packer:
             sent["signature"] = sign_payload(sent, packing.secret)
         return whole, sent, kept
 
-    def _remember(self, function: object, pickled: str) -> None:
+    def _remember(self, frame: Mapping[str, Any], whole: Payload) -> None:
+        function = frame.get("callable")
+        if frame.get("item") is None or id(function) in self._pickled:
+            return
         # The object is kept too, so that no other one takes over its id.
-        self._pickled[id(function)] = function, pickled
+        self._pickled[id(function)] = function, whole["callable_pickle"]
         if len(self._pickled) > _CALLABLES_KEPT:
             self._pickled.popitem(last=False)
 

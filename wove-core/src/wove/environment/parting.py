@@ -35,6 +35,10 @@ class Parting:
         self._known: dict[tuple[str, int], _Known] = {}
         self._pickling = asyncio.Lock()
 
+    def leaves(self, frame: Mapping[str, Any]) -> bool:
+        """Tell whether `part` would return a frame as it is."""
+        return not _large_in(frame.get("args") or {})
+
     async def part(self, frame: dict[str, Any]) -> dict[str, Any]:
         """Return a frame without its large arguments, and with these as a list of `Apart` under ``apart``.
 
@@ -42,7 +46,7 @@ class Parting:
             SerializationError: an argument cannot be pickled; the message names the task.
         """
         args: Mapping[str, Any] = frame.get("args") or {}
-        large = [name for name, value in args.items() if not is_small(value)]
+        large = _large_in(args)
         if not large:
             return frame
         parted = {**args, **{name: await self._pickled(frame, name) for name in large}}
@@ -69,6 +73,10 @@ class Parting:
             forget = asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._known.pop, key, None)
             self._known[key] = _Known(value, pickled, forget)
             return pickled
+
+
+def _large_in(args: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in args.items() if not is_small(value)]
 
 
 def _pickle(value: object, what: str) -> Apart | Pickled:

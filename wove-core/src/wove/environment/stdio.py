@@ -84,12 +84,13 @@ class StdioEnvironmentExecutor(EnvironmentExecutor):
         elif kind != "shutdown":  # The processes are shared and outlive the session.
             raise ValueError(f"The stdio executor does not know the command {kind!r}.")
 
-    def begin(self, frame: dict[str, Any]) -> None:
+    def begin(self, frame: dict[str, Any]) -> bool:
         """Hand a ``run_task`` to the pool, as `send` does."""
         pool, is_coroutine = self._started_pool, self._pickles.is_coroutine(frame["callable"])
         run = StdioRun(frame["run_id"], frame, self._environment, is_coroutine, self._pickles, self._deliver)
         self._runs[run.run_id] = run
         pool.submit(run)
+        return True
 
     def listen(self, listener: Listener) -> None:
         """Offer each event to a listener before `recv` returns it, until the executor is stopped."""
