@@ -3,8 +3,8 @@ activities.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from temporalio import activity, workflow
 from temporalio.common import RetryPolicy
 
 from wove.integrations.worker import arun
-from wove_temporal.settings import SHIPPED, TIMEOUTS
+from wove_temporal.settings import AGAIN, SHIPPED, TIMEOUTS
 
 # The answer to a heartbeat is how a task learns that it was cancelled.
 _LONGEST_SILENCE = 1.0
@@ -30,27 +30,38 @@ async def execute(payload: dict[str, Any]) -> None:
     Raises:
         Exception: as `wove.integrations.worker.arun`; the outcome of the task itself is never raised.
     """
-    async with _heartbeats(activity.info().heartbeat_timeout):
-        await arun(payload)
+    info = activity.info()
+    again = payload.pop(AGAIN, False)
+    # Temporal counts its attempts at an activity, and hands out none that has been cancelled. One in a workflow begins
+    # anew with the first attempt when the workflow is reset.
+    first_delivery = info.attempt == 1 and not again and not info.in_workflow
+    with _heartbeats(info.heartbeat_timeout):
+        await arun(payload, first_delivery=first_delivery)
 
 
-@asynccontextmanager
-async def _heartbeats(timeout: timedelta | None) -> AsyncIterator[None]:
+@contextmanager
+def _heartbeats(timeout: timedelta | None) -> Iterator[None]:
     if not timeout:
         yield
         return
-    beating = asyncio.create_task(_beat(min(timeout.total_seconds() / _BEATS_PER_TIMEOUT, _LONGEST_SILENCE)))
+    loop = asyncio.get_running_loop()
+    pause = min(timeout.total_seconds() / _BEATS_PER_TIMEOUT, _LONGEST_SILENCE)
+
+    timers: list[asyncio.TimerHandle] = []
+
+    def arm() -> None:
+        timers[:] = [loop.call_later(pause, beat)]
+
+    def beat() -> None:
+        arm()
+        activity.heartbeat()
+
+    # Most tasks are over before the first one.
+    arm()
     try:
         yield
     finally:
-        beating.cancel()
-
-
-async def _beat(pause: float) -> None:
-    while True:
-        # Most tasks are over before the first one.
-        await asyncio.sleep(pause)
-        activity.heartbeat()
+        timers.pop().cancel()
 
 
 # The sandbox would import Wove and the project anew for each workflow; there is nothing here that could go wrong in it.
