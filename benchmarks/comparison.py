@@ -5,7 +5,8 @@ Jobs do nothing. Native and Wove are measured in turn, and what counts is the me
 - *one task in a running weave*: tasks of a weave, one after the other, against native round trips; medians of 40 each.
 - *one weave*: with one task, from ``with weave()`` to its result, after the first, against a native round trip; medians
   of 20 each.
-- *throughput*: a map of 200 items against 200 native jobs, both from the first submission to the last result.
+- *throughput*: a map of 200 items against 200 native jobs, both from the first submission to the last result. Each
+  follows a burst of the other kind: some systems are busy with what is left of one for a while.
 
 The first two take turns of ten and of five: what a system costs may depend on what it has been through just before, as
 with Temporal's development server, which answers faster for the first twenty or so calls after a rest or a burst.
@@ -150,6 +151,7 @@ def measure(system: System, rounds: int) -> list[tuple[str, float, float]]:
     for _ in range(rounds):
         note("one task in a running weave, ms", *in_turns(system.round_trip, tasks_in_a_row, IN_A_ROW))
         note("one weave with one task, ms", *in_turns(system.round_trip, weaves_in_a_row, WEAVES))
+        weave_of(JOBS)
         system.settle()
         many = JOBS / seconds(lambda: system.many(JOBS))
         system.settle()
