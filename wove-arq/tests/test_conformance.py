@@ -34,13 +34,3 @@ class TestProjectWorker(AdapterConformance):
     @pytest.fixture
     def deployment(self, project: ARQDeployment) -> ARQDeployment:
         return project
-
-
-class TestPosting(TestProjectWorker):
-    """The same where nothing is carried by Redis: workers post every outcome."""
-
-    subject = "arq (posting)"
-
-    @pytest.fixture(autouse=True)
-    def _posting(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ARQAdapter, "carries_outcomes", False)

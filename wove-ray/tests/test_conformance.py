@@ -50,7 +50,9 @@ def as_client(cluster: RayCluster) -> Iterator[ClientDeployment]:
 
 @pytest.mark.timeout(600)
 class TestDriver(OnRay):
-    """This process is a driver of the cluster."""
+    """This process is a driver of the cluster. Ray carries every outcome back that it can, as it does for a driver with
+    many tasks in flight; how outcomes are posted, `TestClient` shows.
+    """
 
     adapter_class = RayAdapter
     subject = "ray"
@@ -58,13 +60,6 @@ class TestDriver(OnRay):
     @pytest.fixture
     def deployment(self, as_driver: RayDeployment) -> RayDeployment:
         return as_driver
-
-
-@pytest.mark.timeout(600)
-class TestReturned(TestDriver):
-    """This process is a driver, and Ray carries every outcome back that it can."""
-
-    subject = "ray (returned)"
 
     @pytest.fixture(autouse=True)
     def _in_a_crowd(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """Jobs that are standalone activities: one task of a task queue each, without a workflow."""
 
-from dataclasses import replace
 from typing import Any
 
 from temporalio.client import ActivityFailureError, ActivityHandle, Client
@@ -9,7 +8,7 @@ from temporalio.exceptions import ActivityAlreadyStartedError
 
 from wove.integrations.base import JobState
 from wove_temporal.jobs import RPC_TIMEOUT, End, NewJob, TakenError, activity_timeouts, end_by, priority, retry_policy
-from wove_temporal.settings import AGAIN, SHIPPED, Settings
+from wove_temporal.settings import SHIPPED, Settings
 
 
 class ActivityJobs:
@@ -59,8 +58,7 @@ class ActivityJobs:
 
     async def start_again(self, job: NewJob, handle: ActivityHandle[Any]) -> ActivityHandle[Any]:
         """Start an activity once more; see `Jobs.start_again`."""
-        # A worker may have executed it after all, and have been cut off from everybody: the weave has to be asked.
-        return await self.start(replace(job, payload={**job.payload, AGAIN: True}))
+        return await self.start(job)
 
     async def stop(self, handle: ActivityHandle[Any]) -> None:
         """Cancel an activity. One that is queued has ended then; one that runs is told by its next heartbeat."""

@@ -25,8 +25,6 @@ DEFAULT_HEARTBEAT = timedelta(seconds=10)
 DEFAULT_START_TO_CLOSE = timedelta(days=7)
 # Both the activity and the workflow that are shipped are called like this.
 SHIPPED = "wove.run"
-# In a payload: its activity has been started before, and nobody knows what became of it.
-AGAIN = "temporal_again"
 
 TIMEOUTS = ("schedule_to_close_timeout", "schedule_to_start_timeout", "start_to_close_timeout", "heartbeat_timeout")
 

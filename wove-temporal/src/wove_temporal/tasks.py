@@ -12,7 +12,7 @@ from temporalio import activity, workflow
 from temporalio.common import RetryPolicy
 
 from wove.integrations.worker import arun
-from wove_temporal.settings import AGAIN, SHIPPED, TIMEOUTS
+from wove_temporal.settings import SHIPPED, TIMEOUTS
 
 # The answer to a heartbeat is how a task learns that it was cancelled.
 _LONGEST_SILENCE = 1.0
@@ -30,13 +30,10 @@ async def execute(payload: dict[str, Any]) -> None:
     Raises:
         Exception: as `wove.integrations.worker.arun`; the outcome of the task itself is never raised.
     """
-    info = activity.info()
-    again = payload.pop(AGAIN, False)
-    # Temporal counts its attempts at an activity, and hands out none that has been cancelled. One in a workflow begins
-    # anew with the first attempt when the workflow is reset.
-    first_delivery = info.attempt == 1 and not again and not info.in_workflow
-    with _heartbeats(info.heartbeat_timeout):
-        await arun(payload, first_delivery=first_delivery)
+    with _heartbeats(activity.info().heartbeat_timeout):
+        # The weave is asked first, also at the first attempt: a job of which it has never heard is started again when
+        # it ends in silence.
+        await arun(payload)
 
 
 @contextmanager
