@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from arq.connections import ArqRedis, create_pool
+from arq.connections import ArqRedis
 from arq.constants import abort_jobs_ss, in_progress_key_prefix, retry_key_prefix
 from arq.worker import Worker
 from arq_backend import RedisServer
@@ -21,15 +21,6 @@ from wove_arq.settings import read_settings
 
 # ARQ's worker calls a method that its redis client has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")
-
-
-@pytest.fixture
-async def redis(redis_server: RedisServer) -> AsyncIterator[ArqRedis]:
-    pool = await create_pool(to_redis_settings(redis_server.url()))
-    await pool.flushall()
-    yield pool
-    await pool.flushall()
-    await pool.aclose(close_connection_pool=True)
 
 
 @pytest.fixture

@@ -21,15 +21,6 @@ NAME = "0123456789abcdef" * 2
 STREAM = stream_of(NAME)
 
 
-@pytest.fixture
-async def redis(redis_server: RedisServer) -> AsyncIterator[ArqRedis]:
-    pool = await create_pool(to_redis_settings(redis_server.url()))
-    await pool.flushall()
-    yield pool
-    await pool.flushall()
-    await pool.aclose(close_connection_pool=True)
-
-
 async def _restricted(redis: ArqRedis, redis_server: RedisServer, *rules: str) -> dict[str, Any]:
     """Return the settings of a user who may do everything but what the rules take away."""
     command = ["ACL", "SETUSER", "limited", "reset", "on", ">secret", "~*", "+@all", *rules]

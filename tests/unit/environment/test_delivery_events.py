@@ -129,6 +129,15 @@ def listening() -> Iterator[list[tuple[str, ...]]]:
         unregister("listener")
 
 
+def told_of(ticket: str) -> list[tuple[str, ...]]:
+    """Return what there is to hear of a run that is submitted, starts and has a result."""
+    return [
+        ("submitted", "", "report", ticket, "jobs"),
+        ("received", "report", ticket, "task_started"),
+        ("received", "report", ticket, "task_result"),
+    ]
+
+
 @in_virtual_time
 async def test_plugins_hear_of_submissions_and_events() -> None:
     with listening() as heard:
@@ -139,11 +148,7 @@ async def test_plugins_hear_of_submissions_and_events() -> None:
         at.executor.emit("task_result", ticket, result=3)
         await answer
         await at.close()
-    assert heard == [
-        ("submitted", "", "report", ticket, "jobs"),
-        ("received", "report", ticket, "task_started"),
-        ("received", "report", ticket, "task_result"),
-    ]
+    assert heard == told_of(ticket)
 
 
 @in_virtual_time
@@ -160,11 +165,7 @@ async def test_plugins_hear_once_of_a_submission_that_a_fast_worker_overtakes() 
         at.executor.emit("task_result", ticket, result=3)
         await answer
         await at.close()
-    assert heard == [
-        ("submitted", "", "report", ticket, "jobs"),
-        ("received", "report", ticket, "task_started"),
-        ("received", "report", ticket, "task_result"),
-    ]
+    assert heard == told_of(ticket)
 
 
 @in_virtual_time
@@ -176,8 +177,4 @@ async def test_plugins_hear_of_a_start_that_is_told_together_with_the_result() -
         at.delivery.take({"type": "task_result", "run_id": ticket, "task_id": "report", "result": 3}, started=True)
         await answer
         await at.close()
-    assert heard == [
-        ("submitted", "", "report", ticket, "jobs"),
-        ("received", "report", ticket, "task_started"),
-        ("received", "report", ticket, "task_result"),
-    ]
+    assert heard == told_of(ticket)

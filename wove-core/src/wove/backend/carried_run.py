@@ -1,12 +1,12 @@
 """A delivery whose outcome a backend carries back beside its jobs' results, although it may deliver a job again."""
 
-import contextvars
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from wove.backend.threads import in_daemon_thread
 from wove.backend.types import EventFrame
+from wove.backend.worker import execute_run_async
 from wove.backend.worker_run import WorkerRun
 
 Carry = Callable[[bytes], Awaitable[bool]]
@@ -108,21 +108,9 @@ async def execute_carried(run: CarriedRun, carry: Carry) -> None:
     Raises:
         DeliveryError: as `arun`.
     """
-    import asyncio  # See `wove.backend.late_asyncio`.
 
-    context = contextvars.copy_context()
-    try:
-        if await in_daemon_thread(context.run, run.carry_out):
-            event = await run.aexecute()
-            await in_daemon_thread(run.finish, event)
-        outcome = run.outcome
-        if outcome is not None and not await carry(outcome):
+    async def carry_or_post(outcome: bytes) -> None:
+        if not await carry(outcome):
             await in_daemon_thread(run.post_outcome)
-    except asyncio.CancelledError:
-        run.stop()
-        run.give_up_soon()
-        # An outcome that is being carried is posted, too: it counts once.
-        await asyncio.shield(in_daemon_thread(run.abort))
-        raise
-    finally:
-        run.close()
+
+    await execute_run_async(run, carry_or_post)

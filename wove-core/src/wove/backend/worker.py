@@ -1,7 +1,7 @@
 """The entry points of workers that execute payloads, for synchronous and for asynchronous backends."""
 
 import contextvars
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from wove.backend.termination import Termination
@@ -126,21 +126,36 @@ async def run_backend_payload_async(
     Raises:
         Exception: as `run_backend_payload`.
     """
+    return await execute_run_async(
+        WorkerRun(
+            payload,
+            once_seconds=once_seconds,
+            first_delivery=first_delivery,
+            delivered_once=delivered_once,
+            returns=returns,
+        )
+    )
+
+
+async def execute_run_async(run: WorkerRun, carry: Callable[[bytes], Awaitable[object]] | None = None) -> bytes | None:
+    """Do everything about a run from a running event loop, as `run_backend_payload_async` says.
+
+    Args:
+        run: the run.
+        carry: is given the outcome if there is one to be carried back. When it is cancelled, that outcome is posted,
+            too: it counts once.
+    """
     import asyncio  # See `wove.backend.late_asyncio`.
 
-    run = WorkerRun(
-        payload,
-        once_seconds=once_seconds,
-        first_delivery=first_delivery,
-        delivered_once=delivered_once,
-        returns=returns,
-    )
     context = contextvars.copy_context()
     try:
         if await in_daemon_thread(context.run, run.carry_out):
             event = await run.aexecute()
             await in_daemon_thread(run.finish, event)
-        return run.outcome
+        outcome = run.outcome
+        if outcome is not None and carry is not None:
+            await carry(outcome)
+        return outcome
     except asyncio.CancelledError:
         run.stop()
         run.give_up_soon()
