@@ -25,6 +25,11 @@ class RedisServer:
         """Return a client, to be closed by the caller."""
         return Redis(HOST, self.port, db=database, decode_responses=True)
 
+    def clear(self) -> None:
+        """Remove everything: what a worker held that was killed as its test ended would be executed again by others."""
+        with self.client() as client:
+            client.flushall()
+
     def contents(self) -> set[str]:
         """Return names of everything that is there on behalf of jobs."""
         with self.client() as client:

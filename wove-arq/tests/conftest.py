@@ -36,7 +36,8 @@ async def redis(redis_server: RedisServer) -> AsyncIterator[ArqRedis]:
 
 @pytest.fixture
 def deploy(redis_server: RedisServer, tmp_path: Path) -> Iterator[Deploy]:
-    """Make deployments, which end with the test."""
+    """Make deployments, which end with the test, at a Redis without keys."""
+    redis_server.clear()
     made: list[ARQDeployment] = []
 
     def deploy(**settings: Any) -> ARQDeployment:

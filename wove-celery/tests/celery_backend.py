@@ -60,8 +60,7 @@ class RedisBroker(Broker):
 
     def empty(self) -> None:
         """Flush all databases."""
-        with RedisServer(self.port).client() as client:
-            client.flushall()
+        RedisServer(self.port).clear()
 
 
 def _names(client: Any, key: str) -> list[str]:

@@ -96,8 +96,7 @@ def beds(server: RedisServer, directory: Path) -> Beds:
 
     @contextmanager
     def begin(*options: str, env: dict[str, str] | None = None, job_class: type[Job] | None = None) -> Iterator[Bed]:
-        with server.client() as client:
-            client.flushall()
+        server.clear()
         worker = AnnouncedWorker(
             own_command(server.url(), "--verbose", *options, QUEUE),
             announcement="*** Listening on ",

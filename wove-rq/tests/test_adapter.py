@@ -39,8 +39,7 @@ def queue(redis_server: RedisServer) -> Queue:
     """The queue's other end: an RQ of the same Redis, emptied."""
     from redis import Redis
 
-    with redis_server.client() as client:
-        client.flushall()
+    redis_server.clear()
     return Queue("jobs", connection=Redis.from_url(redis_server.url()))
 
 

@@ -15,6 +15,7 @@ PATH = "project_brokers:stream_broker"
 
 @pytest.fixture
 def deployment(redis_server: RedisServer, tmp_path: Path) -> Iterator[TaskiqDeployment]:
+    redis_server.clear()
     config = {"stream": True, "queue_name": "project-stream"}
     deployment = TaskiqDeployment(redis_server, tmp_path, command=taskiq_command(PATH), config=config)
     here = {"executor": "local"}
