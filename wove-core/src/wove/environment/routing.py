@@ -56,7 +56,7 @@ class _Started:
         return cast(TaskOptions, {**self._options, **given})
 
     def pass_on(self) -> bool:
-        """Leave the session to whoever comes next; return whether that is done."""
+        """Leave the session to whoever comes next; return whether somebody may."""
         idle = idle_sessions(self.background)
         return self._key is not None and idle is not None and idle.give(self._key, self.session)
 
@@ -98,14 +98,24 @@ class ExecutorRuntime:
 
     async def stop(self) -> None:
         """Leave every environment. Tasks that are still in flight end with a `DeliveryOrphanedError`."""
-        started, self._started, self._back = self._started, {}, None
         for call in list(self._calls):
             self._all_succeeded = False
             call.give_up(DeliveryOrphanedError("The runtime was stopped while the task was in flight."))
+        self.pass_on()
+        started, self._started, self._back = self._started, {}, None
         for background in {each.background for each in started.values()}:
-            left = [each for each in started.values() if each.background is background]
             # A cancel that is on its way is waited for.
-            await _leave(background, [each.session for each in left if not (self._all_succeeded and each.pass_on())])
+            await _leave(background, [each.session for each in started.values() if each.background is background])
+
+    def pass_on(self) -> bool:
+        """Leave those environments that may serve another weave as they are: everything went well in them.
+
+        Returns:
+            Whether that is all of them, so that there is nothing to `stop`.
+        """
+        if self._all_succeeded and not self._calls:
+            self._started = {name: each for name, each in self._started.items() if not each.pass_on()}
+        return not self._started
 
     async def ensure_environment(self, environment_name: str, definition: Mapping[str, Any]) -> None:
         """Add an environment that was not there from the beginning, and start it; does nothing for a known name that is
@@ -119,6 +129,10 @@ class ExecutorRuntime:
                 self._define(environment_name, definition)
             if not self.is_local_environment(environment_name):
                 await self._start([environment_name])
+
+    def is_started(self, environment_name: str) -> bool:
+        """Tell whether an environment is remote, and ready for tasks."""
+        return environment_name in self._started
 
     def is_local_environment(self, environment_name: str) -> bool:
         """Tell whether an environment runs tasks in this process.

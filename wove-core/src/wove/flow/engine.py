@@ -66,7 +66,8 @@ class Engine:
         self.threads = ThreadPool(max_workers)
         self.stopping = False
         self._run_config = run_config
-        self._runtime: asyncio.Task[ExecutorRuntime] | None = None
+        self._runtime: ExecutorRuntime | None = None
+        self._starting: asyncio.Task[ExecutorRuntime] | None = None
         self._merges: set[asyncio.Task[Outcome]] = set()
         self._inner: set[Callable[[], object]] = set()
         # How many merges the loops of synchronous tasks wait for, by their threads.
@@ -81,7 +82,7 @@ class Engine:
         """
         self.loop = asyncio.get_running_loop()
         if self.environments:
-            await self._started_runtime()
+            await self._start_runtime()
 
     async def close(self) -> None:
         """End the merges, let the threads go, without waiting for busy ones, and stop the remote environments."""
@@ -91,8 +92,7 @@ class Engine:
             await all_ended(self._merges)
         finally:
             try:
-                if self._runtime is not None:
-                    await all_ended([self.start(self._stop_runtime(self._runtime))])
+                await self._leave_environments()
             finally:
                 self.threads.close()
 
@@ -243,8 +243,9 @@ class Engine:
         self, run: TaskRun, function: Callable[..., Any], arguments: dict[str, Any], *, attempt: int, item: int | None
     ) -> Any:
         """Run one attempt in the run's environment and return its value, or raise what it raised there."""
-        runtime = await self._started_runtime()
-        await runtime.ensure_environment(run.environment, dict(self.environments[run.environment]))
+        runtime = self._runtime or await self._runtime_of_merges()
+        if not runtime.is_started(run.environment):
+            await runtime.ensure_environment(run.environment, dict(self.environments[run.environment]))
         trace = self.hooks.wove_trace_context
         info = {
             **run.options,
@@ -256,11 +257,12 @@ class Engine:
         }
         return await runtime.run_task(task_name=run.name, task_func=function, task_args=arguments, task_info=info)
 
-    async def _started_runtime(self) -> "ExecutorRuntime":
-        if self._runtime is None or _has_failed(self._runtime):
-            self._runtime = self.start(self._start_runtime())
+    async def _runtime_of_merges(self) -> "ExecutorRuntime":
+        """Return the runtime of a weave that had no remote task when it began."""
+        if self._starting is None or _has_failed(self._starting):
+            self._starting = self.start(self._start_runtime())
         # Others may be waiting for it too, so giving up leaves it alone; `close` ends it in any case.
-        return await asyncio.shield(self._runtime)
+        return await asyncio.shield(self._starting)
 
     async def _start_runtime(self) -> "ExecutorRuntime":
         from wove.environment.routing import ExecutorRuntime
@@ -268,13 +270,14 @@ class Engine:
         definitions = {name: dict(definition) for name, definition in self.environments.items()}
         runtime = ExecutorRuntime(definitions, dict(self._run_config))
         await runtime.start()
+        self._runtime = runtime
         return runtime
 
-    async def _stop_runtime(self, starting: "asyncio.Task[ExecutorRuntime]") -> None:
-        starting.cancel()
-        await asyncio.wait([starting])
-        if not _has_failed(starting):
-            await starting.result().stop()
+    async def _leave_environments(self) -> None:
+        if self._starting is not None and self._starting.cancel():
+            await all_ended([self._starting])
+        if self._runtime is not None and not self._runtime.pass_on():
+            await all_ended([self.start(self._runtime.stop())])
 
 
 def _has_failed(task: "asyncio.Task[Any]") -> bool:
