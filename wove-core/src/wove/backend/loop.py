@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from wove.backend import idle_loops
 from wove.backend.thread_executor import DaemonThreadExecutor
 
 T = TypeVar("T")
@@ -122,6 +123,7 @@ def shutdown() -> None:
         closing, _current = _current, None
     if closing is not None:
         closing.close()
+    idle_loops.close_all()
 
 
 def _forget_after_fork() -> None:

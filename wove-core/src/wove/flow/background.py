@@ -17,7 +17,7 @@ from typing import Any
 
 from wove import serialization
 from wove.errors import SerializationError
-from wove.flow.doors import Cancellable, WaitedFor, run_on_new_loop
+from wove.flow.doors import Cancellable, WaitedFor, run_to_end
 from wove.flow.planning import Plan, configured, execute, make_plan
 from wove.flow.result import WoveResult
 from wove.flow.tasks import TaskSpec
@@ -33,7 +33,7 @@ def run_in_thread(plan: Plan, result: WoveResult) -> None:
     The thread is no daemon: a program that ends waits for its background weaves.
     """
     result._fill({run.name: run for run in plan.runs})
-    work = Cancellable(partial(execute, plan, result))
+    work = Cancellable(partial(execute, plan, result), shares_loop=plan.shares_loop)
     context = copy_context()
 
     def run_and_forget() -> None:
@@ -94,7 +94,7 @@ def _join_each() -> None:
 
 def _run(plan: Plan, result: WoveResult, work: Cancellable) -> None:
     try:
-        run_on_new_loop(work, plan.context)
+        run_to_end(work, plan.context)
     except BaseException as error:  # Nobody waits for this thread, so the result must say it.
         _add_failure(result, plan, error)
     _notify(plan.options["on_done"], result)
@@ -194,7 +194,7 @@ def main() -> None:
         result._fill({}, [error], error)
         _notify(background.options["on_done"], result)
         return
-    _run(plan, result, Cancellable(partial(execute, plan, result)))
+    _run(plan, result, Cancellable(partial(execute, plan, result), shares_loop=plan.shares_loop))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
 """The ways into a weave from code that is not asynchronous: here, or in a helper thread where a loop already runs."""
 
 import asyncio
-import os
-import signal
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from functools import cache
-from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
+from wove.backend import idle_loops
 from wove.errors import TaskStopped
 from wove.flow.current import current_engine
+from wove.flow.termination import Termination
 
 if TYPE_CHECKING:
     from wove.flow.engine import Engine
@@ -21,8 +19,13 @@ _GLANCE_SECONDS = 0.1
 Main = Callable[[], Coroutine[Any, Any, None]]
 
 
-def run_blocking(main: Main, context: Context) -> None:
-    """Run a coroutine function to its end on a new event loop, whether or not one already runs in this thread.
+def run_blocking(main: Main, context: Context, *, shares_loop: bool) -> None:
+    """Run a coroutine function to its end on a loop of its own, whether or not one already runs in this thread.
+
+    Args:
+        main: what runs.
+        context: what it runs in.
+        shares_loop: as for `Cancellable`.
 
     Raises:
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; the coroutine has been cancelled and has ended.
@@ -30,20 +33,21 @@ def run_blocking(main: Main, context: Context) -> None:
         BaseException: what the coroutine raised.
     """
     outer = current_engine.get(None)
+    work = Cancellable(main, shares_loop=shares_loop)
     if _loop_is_running():
         # In a notebook, or below a coroutine that calls synchronous code, the loop of this thread is blocked meanwhile.
-        _run_in_thread(main, context)
+        _run_in_thread(work, context)
     elif outer is not None:
-        _run_inside(outer, main, context)
+        _run_inside(outer, work, context)
     else:
-        run_on_new_loop(Cancellable(main), context)
+        run_to_end(work, context)
 
 
-def run_on_new_loop(work: "Cancellable", context: Context) -> None:
-    """Run something to its end on a new event loop, in a thread where none runs. Raises what it raises."""
-    with asyncio.Runner() as runner, _Termination(work) as termination:
+def run_to_end(work: "Cancellable", context: Context) -> None:
+    """Run something on a loop of its own, in a thread where none runs. Raises what it raises."""
+    with Termination(work) as termination:
         try:
-            runner.run(termination.watch(), context=context)
+            _run_on_loop(termination.watch(), context, shared=work.shares_loop)
         except asyncio.CancelledError:
             termination.leave()
             raise
@@ -60,7 +64,7 @@ async def run_here(main: Main) -> None:
         # Signals are the main thread's concern; and an inner weave is stopped by the outer one.
         await main()
         return
-    with _Termination(Cancellable(main), among_others=True) as termination:
+    with Termination(Cancellable(main), among_others=True) as termination:
         try:
             await termination.watch()
         except asyncio.CancelledError:
@@ -68,12 +72,10 @@ async def run_here(main: Main) -> None:
             raise
 
 
-def _run_inside(outer: "Engine", main: Main, context: Context) -> None:
-    work = Cancellable(main)
+def _run_inside(outer: "Engine", work: "Cancellable", context: Context) -> None:
     outer.adopt(work.cancel)
     try:
-        with asyncio.Runner() as runner:
-            runner.run(work.run(), context=context)
+        _run_on_loop(work.run(), context, shared=work.shares_loop)
     except asyncio.CancelledError:
         if work.cancelled:
             raise TaskStopped("A weave was stopped together with that of the task that it runs in.") from None
@@ -90,9 +92,20 @@ def _loop_is_running() -> bool:
     return True
 
 
-def _run_in_thread(main: Main, context: Context) -> None:
-    helper = _Helper(main, context)
-    with _Termination(helper.work) as termination:
+def _run_on_loop(coroutine: Coroutine[Any, Any, None], context: Context, *, shared: bool) -> None:
+    runner = idle_loops.take() if shared else idle_loops.new_runner()
+    is_kept = False
+    try:
+        runner.run(coroutine, context=context)
+        is_kept = shared and idle_loops.give(runner)
+    finally:
+        if not is_kept:
+            runner.close()
+
+
+def _run_in_thread(work: "Cancellable", context: Context) -> None:
+    helper = _Helper(work, context)
+    with Termination(helper.work) as termination:
         helper.start()
         try:
             _wait_for(helper, termination)
@@ -106,7 +119,7 @@ def _run_in_thread(main: Main, context: Context) -> None:
             raise helper.failure
 
 
-def _wait_for(helper: "_Helper", termination: "_Termination") -> None:
+def _wait_for(helper: "_Helper", termination: "Termination") -> None:
     if threading.current_thread() is not threading.main_thread():
         helper.wait()
         return
@@ -125,10 +138,17 @@ def _cancellations() -> int:
 
 
 class Cancellable:
-    """Runs one coroutine function, which can be cancelled from other threads and from signal handlers."""
+    """Runs one coroutine function, which can be cancelled from other threads and from signal handlers.
 
-    def __init__(self, main: Main) -> None:
+    Args:
+        main: the function.
+        shares_loop: it has only Wove's own code run on its event loop, and leaves nothing there, so that the loop may
+            serve others before and afterwards.
+    """
+
+    def __init__(self, main: Main, *, shares_loop: bool = False) -> None:
         self.cancelled = False
+        self.shares_loop = shares_loop
         self._main = main
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -184,117 +204,13 @@ class WaitedFor(threading.Thread):
 class _Helper(WaitedFor):
     """Runs a coroutine function on a loop of its own for a thread whose loop is occupied."""
 
-    def __init__(self, main: Main, context: Context) -> None:
-        super().__init__(self._run, Cancellable(main), name="wove-helper", daemon=True)
+    def __init__(self, work: Cancellable, context: Context) -> None:
+        super().__init__(self._run, work, name="wove-helper", daemon=True)
         self.failure: BaseException | None = None
         self._context = context
 
     def _run(self) -> None:
         try:
-            with asyncio.Runner() as runner:
-                runner.run(self.work.run(), context=self._context)
+            _run_on_loop(self.work.run(), self._context, shared=self.work.shares_loop)
         except BaseException as error:
             self.failure = error
-
-
-class _Termination:
-    """Lets SIGTERM cancel a weave that the main thread waits for, where the program has not said what SIGTERM is to do.
-
-    Without it the process would die at once: remote tasks would run on, worker processes and files would stay. A weave
-    that is over in a moment is spared the cost: it has nothing of that kind to leave behind.
-
-    Args:
-        work: what SIGTERM cancels.
-        among_others: other asyncio tasks of its loop may wait for weaves, too.
-    """
-
-    MOMENT_SECONDS = 0.02
-
-    # The handler is there as long as one of them waits.
-    _waiting: ClassVar["set[_Termination]"] = set()
-
-    def __init__(self, work: "Cancellable", *, among_others: bool = False) -> None:
-        self._work = work
-        self._among_others = among_others
-        self._received = False
-
-    def __enter__(self) -> "_Termination":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self in self._waiting:
-            self._waiting.discard(self)
-            if not self._waiting and signal.getsignal(signal.SIGTERM) is _on_termination:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if kind is None:  # It may have come when there was nothing left to cancel.
-            self.leave()
-
-    async def watch(self) -> None:
-        """Run the work."""
-        if threading.current_thread() is not threading.main_thread():
-            await self._work.run()
-            return
-        timer = asyncio.get_running_loop().call_later(self.MOMENT_SECONDS, self.install)
-        try:
-            await self._work.run()
-        finally:
-            timer.cancel()
-
-    def install(self) -> None:
-        """Listen from now on. Called on the main thread."""
-        before = signal.getsignal(signal.SIGTERM)
-        if before is signal.SIG_DFL:
-            _spare_forked_processes()
-            signal.signal(signal.SIGTERM, _on_termination)
-        elif before is not _on_termination:
-            return
-        self._waiting.add(self)
-
-    def leave(self) -> None:
-        """Raise SystemExit with the shell's exit code for the signal if it came."""
-        if not self._received:
-            return
-        # A loop ends with the first SystemExit: the last of those that share it raises it, the others are cancelled.
-        if self._among_others and any(each._among_others for each in self._waiting - {self}):
-            return
-        raise SystemExit(128 + signal.SIGTERM)
-
-    @classmethod
-    def receive(cls) -> None:
-        """Cancel what the main thread waits for; a second time, let the signal do what it does without a handler."""
-        if any(each._received for each in cls._waiting):
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-        for each in cls._waiting:
-            each._received = True
-            each._work.cancel()
-
-
-def _on_termination(number: int, frame: FrameType | None) -> None:
-    _Termination.receive()
-
-
-@cache
-def _spare_forked_processes() -> None:
-    """Let a process that a task forks off die of SIGTERM: there is no weave in it to be cancelled.
-
-    The signal is blocked until the handler is gone there. One that comes earlier would be lost.
-    """
-    if not hasattr(os, "register_at_fork"):
-        return
-    blocked = threading.local()
-
-    def before() -> None:
-        blocked.before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-
-    def in_parent() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked.before)
-
-    def in_child() -> None:
-        _Termination._waiting.clear()
-        if signal.getsignal(signal.SIGTERM) is _on_termination:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked.before)
-
-    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)

@@ -79,6 +79,21 @@ class Plan(NamedTuple):
     options: WeaveOptions
     context: Context
 
+    @property
+    def shares_loop(self) -> bool:
+        """Whether only Wove's own code will run on the event loop, so that it may serve another weave before and
+        afterwards.
+        """
+        return self.engine.unobserved and all(map(_runs_elsewhere, self.runs))
+
+
+def _runs_elsewhere(run: TaskRun) -> bool:
+    if run.is_local:
+        return False
+    spec = run.node.spec
+    # What it is mapped over may be an asynchronous iterator of the user's.
+    return not spec.mapped or (spec.source_name is None and plain_items(spec.source) is not None)
+
 
 def split_keywords(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Separate the task options among the keywords of ``weave(...)`` from the initial values."""
