@@ -14,21 +14,25 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from wove.backend import idle_loops
+from wove.backend.background_run import BackgroundRun
 from wove.backend.thread_executor import DaemonThreadExecutor
+from wove.errors import DeliveryOrphanedError
 
 T = TypeVar("T")
 
 _CLOSE_SECONDS = 5.0
+_END_SECONDS = 0.5
 
 
 class IOLoop:
-    """An event loop in a daemon thread. `call` and `spawn` may be used from any thread or loop."""
+    """An event loop in a daemon thread. `call`, `spawn` and `begin` may be used from any thread or loop."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(DaemonThreadExecutor())
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._first_closers: list[Callable[[], Awaitable[None]]] = []
+        self._runs: dict[BackgroundRun, asyncio.Task[None] | None] = {}
         self._thread = threading.Thread(target=self._run, name="wove-io", daemon=True)
         self._thread.start()
 
@@ -38,12 +42,27 @@ class IOLoop:
             self.loop.run_forever()
         finally:
             self.loop.close()
+            for run in list(self._runs):
+                run.end(_shut_down())
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
         """Start a coroutine on the background loop and return its future; cancelling the future cancels the
         coroutine.
         """
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def begin(self, run: BackgroundRun) -> None:
+        """Begin a run, which comes to an end even if the loop is closed at once."""
+        self._runs[run] = None
+        try:
+            self.loop.call_soon_threadsafe(self._begin, run)
+        except RuntimeError:
+            del self._runs[run]
+            run.end(_shut_down())
+
+    def _begin(self, run: BackgroundRun) -> None:
+        self._runs[run] = task = run.begin(self.loop)
+        task.add_done_callback(lambda _: self._runs.pop(run))
 
     def on_close(self, closer: Callable[[], Awaitable[None]], *, first: bool = False) -> None:
         """Register what `shutdown` awaits, in reverse order of registration. Called on the background loop.
@@ -72,6 +91,10 @@ class IOLoop:
                 await closer()
             except Exception:  # One closer must not keep the others from running.
                 logging.getLogger("wove").exception("Closing a background resource failed.")
+        running = [task for task in self._runs.values() if task is not None]
+        if running:
+            # What they wait for has just ended.
+            await asyncio.wait(running, timeout=_END_SECONDS)
         pending = asyncio.all_tasks() - {asyncio.current_task()}
         for task in pending:
             task.cancel()
@@ -83,6 +106,10 @@ class IOLoop:
             # At the interpreter's exit some versions (seen with Python 3.12.1) start no thread any more, not even the
             # one that waits for the others. By then concurrent.futures has ended those by itself.
             pass
+
+
+def _shut_down() -> Exception:
+    return DeliveryOrphanedError("Wove was shut down while the weave ran.")
 
 
 _lock = threading.Lock()

@@ -15,7 +15,7 @@ class _Call(NamedTuple):
 
 
 class Crossing:
-    """Makes calls on a loop, in their order. `post` is used on one other loop.
+    """Makes calls on a loop, in their order. `post` is used on one other loop, or on the same one.
 
     Waking another thread's loop is a system call and a change of threads. So only the first call of a turn of the
     posting loop goes over at once. What else the turn brings, such as the results of a hundred runs, goes over together
@@ -35,13 +35,15 @@ class Crossing:
         self._calls: deque[_Call] = deque()
 
     def post(self, call: Callable[[], None], *, lost: Callable[[], None]) -> None:
-        """Let the loop make a call soon.
+        """Let the loop make a call soon; at once where this is that loop.
 
         Args:
             call: must not raise.
             lost: is called here instead if the loop is closed.
         """
-        if self._gathers:
+        if asyncio.get_running_loop() is self._loop:
+            call()
+        elif self._gathers:
             self._leaving.append(_Call(call, lost))
         else:
             self._gathers = True

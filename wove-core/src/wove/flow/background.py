@@ -33,7 +33,7 @@ def run_in_thread(plan: Plan, result: WoveResult) -> None:
     The thread is no daemon: a program that ends waits for its background weaves.
     """
     result._fill({run.name: run for run in plan.runs})
-    work = Cancellable(partial(execute, plan, result), shares_loop=plan.shares_loop)
+    work = Cancellable(partial(execute, plan, result), loop=plan.loop)
     context = copy_context()
 
     def run_and_forget() -> None:
@@ -194,7 +194,7 @@ def main() -> None:
         result._fill({}, [error], error)
         _notify(background.options["on_done"], result)
         return
-    _run(plan, result, Cancellable(partial(execute, plan, result), shares_loop=plan.shares_loop))
+    _run(plan, result, Cancellable(partial(execute, plan, result), loop=plan.loop))
 
 
 if __name__ == "__main__":

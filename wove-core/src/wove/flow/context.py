@@ -210,7 +210,7 @@ class weave:  # noqa: N801 - the public name; it reads as a statement
             self._start_background()
         elif self._specs:
             plan = self._plan()
-            run_blocking(partial(execute, plan, self._result), plan.context, shares_loop=plan.shares_loop)
+            run_blocking(partial(execute, plan, self._result), plan.context, loop=plan.loop)
             self._leave()
 
     async def __aenter__(self) -> Self:

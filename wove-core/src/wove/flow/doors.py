@@ -4,9 +4,10 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from wove.backend import idle_loops
+from wove.backend.background_run import BackgroundRun
 from wove.errors import TaskStopped
 from wove.flow.current import current_engine
 from wove.flow.termination import Termination
@@ -18,14 +19,19 @@ _GLANCE_SECONDS = 0.1
 
 Main = Callable[[], Coroutine[Any, Any, None]]
 
+LoopKind = Literal["new", "any", "background"]
+"""The event loop of a weave: one made for it; one that may have served other weaves, and may serve more; or Wove's
+background loop itself.
+"""
 
-def run_blocking(main: Main, context: Context, *, shares_loop: bool) -> None:
-    """Run a coroutine function to its end on a loop of its own, whether or not one already runs in this thread.
+
+def run_blocking(main: Main, context: Context, *, loop: LoopKind) -> None:
+    """Run a coroutine function to its end, whether or not a loop runs in this thread, and wait for it.
 
     Args:
         main: what runs.
         context: what it runs in.
-        shares_loop: as for `Cancellable`.
+        loop: as for `Cancellable`.
 
     Raises:
         KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came; the coroutine has been cancelled and has ended.
@@ -33,10 +39,10 @@ def run_blocking(main: Main, context: Context, *, shares_loop: bool) -> None:
         BaseException: what the coroutine raised.
     """
     outer = current_engine.get(None)
-    work = Cancellable(main, shares_loop=shares_loop)
+    work = Cancellable(main, loop=loop)
     if _loop_is_running():
         # In a notebook, or below a coroutine that calls synchronous code, the loop of this thread is blocked meanwhile.
-        _run_in_thread(work, context)
+        _run_elsewhere(work, context)
     elif outer is not None:
         _run_inside(outer, work, context)
     else:
@@ -44,10 +50,13 @@ def run_blocking(main: Main, context: Context, *, shares_loop: bool) -> None:
 
 
 def run_to_end(work: "Cancellable", context: Context) -> None:
-    """Run something on a loop of its own, in a thread where none runs. Raises what it raises."""
+    """Run something to its end, in a thread where no loop runs. Raises what it raises."""
+    if work.loop == "background":
+        _run_elsewhere(work, context)
+        return
     with Termination(work) as termination:
         try:
-            _run_on_loop(termination.watch(), context, shared=work.shares_loop)
+            _run_on_loop(work, termination.watch(), context)
         except asyncio.CancelledError:
             termination.leave()
             raise
@@ -75,7 +84,10 @@ async def run_here(main: Main) -> None:
 def _run_inside(outer: "Engine", work: "Cancellable", context: Context) -> None:
     outer.adopt(work.cancel)
     try:
-        _run_on_loop(work.run(), context, shared=work.shares_loop)
+        if work.loop == "background":
+            _run_elsewhere(work, context)
+        else:
+            _run_on_loop(work, work.run(), context)
     except asyncio.CancelledError:
         if work.cancelled:
             raise TaskStopped("A weave was stopped together with that of the task that it runs in.") from None
@@ -92,25 +104,32 @@ def _loop_is_running() -> bool:
     return True
 
 
-def _run_on_loop(coroutine: Coroutine[Any, Any, None], context: Context, *, shared: bool) -> None:
-    runner = idle_loops.take() if shared else idle_loops.new_runner()
+def _run_on_loop(work: "Cancellable", coroutine: Coroutine[Any, Any, None], context: Context) -> None:
+    runner = idle_loops.new_runner() if work.loop == "new" else idle_loops.take()
     is_kept = False
     try:
         runner.run(coroutine, context=context)
-        is_kept = shared and idle_loops.give(runner)
+        is_kept = work.loop != "new" and idle_loops.give(runner)
     finally:
         if not is_kept:
             runner.close()
 
 
-def _run_in_thread(work: "Cancellable", context: Context) -> None:
-    helper = _Helper(work, context)
-    with Termination(helper.work) as termination:
-        helper.start()
+def _run_elsewhere(work: "Cancellable", context: Context) -> None:
+    helper: BackgroundRun | _Helper
+    with Termination(work) as termination:
+        if work.loop == "background":
+            from wove.backend.loop import io_loop
+
+            helper = BackgroundRun(work.run, context)
+            io_loop().begin(helper)
+        else:
+            helper = _Helper(work, context)
+            helper.start()
         try:
             _wait_for(helper, termination)
         except BaseException:  # Ctrl-C reaches only the waiting main thread.
-            helper.work.cancel()
+            work.cancel()
             helper.wait()
             raise
         if isinstance(helper.failure, asyncio.CancelledError):
@@ -119,14 +138,18 @@ def _run_in_thread(work: "Cancellable", context: Context) -> None:
             raise helper.failure
 
 
-def _wait_for(helper: "_Helper", termination: "Termination") -> None:
+def _wait_for(helper: "BackgroundRun | _Helper", termination: Termination) -> None:
     if threading.current_thread() is not threading.main_thread():
         helper.wait()
         return
-    before = _cancellations()
+    blocks_loop = _loop_is_running()
+    before = _cancellations() if blocks_loop else 0
     if helper.wait(termination.MOMENT_SECONDS):
         return
     termination.install()
+    if not blocks_loop:
+        helper.wait()
+        return
     while not helper.wait(_GLANCE_SECONDS):
         # Below `asyncio.run` the first Ctrl-C raises nothing: it cancels a task of the loop that is blocked here.
         if _cancellations() > before:
@@ -142,13 +165,12 @@ class Cancellable:
 
     Args:
         main: the function.
-        shares_loop: it has only Wove's own code run on its event loop, and leaves nothing there, so that the loop may
-            serve others before and afterwards.
+        loop: where it runs.
     """
 
-    def __init__(self, main: Main, *, shares_loop: bool = False) -> None:
+    def __init__(self, main: Main, *, loop: LoopKind = "new") -> None:
         self.cancelled = False
-        self.shares_loop = shares_loop
+        self.loop = loop
         self._main = main
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -211,6 +233,6 @@ class _Helper(WaitedFor):
 
     def _run(self) -> None:
         try:
-            _run_on_loop(self.work.run(), self._context, shared=self.work.shares_loop)
+            _run_on_loop(self.work, self.work.run(), self._context)
         except BaseException as error:
             self.failure = error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from wove.errors import OptionError, did_you_mean
 from wove.flow.current import current_engine
+from wove.flow.doors import LoopKind
 from wove.flow.engine import Engine
 from wove.flow.graph import Graph
 from wove.flow.result import WoveResult
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from wove.plugins.hooks import ActiveHooks
     from wove.plugins.types import ExecutionPlan
     from wove.settings.configuration import Configuration, EnvironmentSettings
+
+# What a weave does in one turn of the background loop holds up the traffic of all others.
+_FEW_AT_ONCE = 64
+_SHORT_MAP = 1000
 
 
 class Defaults:
@@ -80,11 +85,13 @@ class Plan(NamedTuple):
     context: Context
 
     @property
-    def shares_loop(self) -> bool:
-        """Whether only Wove's own code will run on the event loop, so that it may serve another weave before and
-        afterwards.
-        """
-        return self.engine.unobserved and all(map(_runs_elsewhere, self.runs))
+    def loop(self) -> LoopKind:
+        """Where it runs. The user's code, and long work, get a loop for themselves."""
+        if not self.engine.unobserved or not all(map(_runs_elsewhere, self.runs)):
+            return "new"
+        if not self.engine.hooks.quiet or any(map(_has_limit, self.runs)):
+            return "any"
+        return "background" if sum(map(_most_at_once, self.runs)) <= _FEW_AT_ONCE else "any"
 
 
 def _runs_elsewhere(run: TaskRun) -> bool:
@@ -93,6 +100,19 @@ def _runs_elsewhere(run: TaskRun) -> bool:
     spec = run.node.spec
     # What it is mapped over may be an asynchronous iterator of the user's.
     return not spec.mapped or (spec.source_name is None and plain_items(spec.source) is not None)
+
+
+def _has_limit(run: TaskRun) -> bool:
+    """Tell whether a task must end in time, even if an adapter blocks the background loop."""
+    return run.options["timeout"] is not None or run.options["delivery_timeout"] is not None
+
+
+def _most_at_once(run: TaskRun) -> int:
+    spec = run.node.spec
+    items = plain_items(spec.source) if spec.mapped else None
+    if items is None:
+        return 1
+    return len(items) if len(items) > _SHORT_MAP else min(len(items), run.options["workers"] or len(items))
 
 
 def split_keywords(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

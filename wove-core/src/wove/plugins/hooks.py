@@ -8,7 +8,7 @@ from typing import ParamSpec, Protocol, cast
 
 from wove.errors import AdapterError, GraphRejectedError, OptionError
 from wove.options import TaskOptions, check_options
-from wove.plugins import hookspecs
+from wove.plugins import hookspecs, timings
 from wove.plugins.around import AroundTask
 from wove.plugins.types import ExecutionPlan
 
@@ -197,6 +197,9 @@ class ActiveHooks:
             hooks.wove_task_ready(weave=weave, task=task)
 
     Immutable and shared: any thread may call the hooks. Arguments go by keyword.
+
+    Attributes:
+        quiet: whether nobody listens but the plugin for timings.
     """
 
     def __init__(self, implementations: Implementations) -> None:
@@ -221,3 +224,7 @@ class ActiveHooks:
         self.wove_task_cancelled = observer(hookspecs.wove_task_cancelled, implementations)
         self.wove_task_submitted = observer(hookspecs.wove_task_submitted, implementations)
         self.wove_event_received = observer(hookspecs.wove_event_received, implementations)
+        finish = hookspecs.wove_weave_finished.__name__
+        self.quiet = all(each.plugin_name == timings.NAME for each in implementations(finish)) and not any(
+            heard is not None for name, heard in vars(self).items() if name != finish
+        )

@@ -50,7 +50,7 @@ class PluginRegistry:
 
             self._made = pluggy.PluginManager(hookspecs.PROJECT)
             self._made.add_hookspecs(hookspecs)
-            self._made.register(timings, "timings")
+            self._made.register(timings, timings.NAME)
             self._made.register(debug, DEBUG)
         return self._made
 

@@ -6,6 +6,8 @@ from typing import Self
 from wove.plugins.hookspecs import hookimpl
 from wove.plugins.types import FinishedResult, FinishedRun
 
+NAME = "timings"
+
 
 class TaskTiming(float):
     """The seconds that a task took: a float.
