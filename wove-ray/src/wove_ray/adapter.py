@@ -54,7 +54,7 @@ class RayAdapter(BackendAdapter):
     install_hint = "pip install wove-ray"
     carries_apart = True
     carries_outcomes = True
-    returns_from: ClassVar[int] = 4
+    returns_from: ClassVar[int] = 2
     capabilities = frozenset(
         "cancel_queued cancel_running_async cancel_running_sync deduplicate detect_dead_process detect_dead_worker "
         "detect_lost_job graceful_stop max_argument_20mb queues_without_worker separate_process".split()

@@ -5,24 +5,24 @@ import threading
 
 
 class ActiveRuns:
-    """Names of runs; each can be in it once."""
+    """Runs, as their callback URLs and ids; each can be in it once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._names: set[str] = set()
+        self._runs: set[tuple[str, str]] = set()
 
-    def add(self, name: str) -> bool:
+    def add(self, run: tuple[str, str]) -> bool:
         """Add a run; False if it is there already."""
         with self._lock:
-            if name in self._names:
+            if run in self._runs:
                 return False
-            self._names.add(name)
+            self._runs.add(run)
             return True
 
-    def remove(self, name: str) -> None:
+    def remove(self, run: tuple[str, str]) -> None:
         """Remove a run."""
         with self._lock:
-            self._names.discard(name)
+            self._runs.discard(run)
 
 
 _runs = ActiveRuns()

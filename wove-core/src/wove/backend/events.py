@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from wove.backend.answers import Answer
@@ -30,6 +31,16 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+
+
+_CLOCK = Clock()
+_senders = itertools.count(1)
+
+
+@lru_cache(maxsize=1)
+def _process(pid: int) -> str:
+    # By its id: a forked process is another one.
+    return f"{pid}-{os.urandom(8).hex()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +82,9 @@ class EventSender:
         clock: Clock | None = None,
         client: Connections | None = None,
     ) -> None:
-        self.worker_id = f"{os.getpid()}-{os.urandom(8).hex()}"
+        self.worker_id = f"{_process(os.getpid())}-{next(_senders):x}"
         self.policy = policy or DeliveryPolicy()
-        self.clock = clock or Clock()
+        self.clock = clock or _CLOCK
         self._target = target_of(callback_url)
         self._run_id = run_id
         self._key = key

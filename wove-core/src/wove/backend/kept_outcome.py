@@ -1,7 +1,9 @@
 """What a worker keeps of the outcome of one run, so that neither a failing network nor another delivery loses it."""
 
+from functools import cached_property
+
 from wove.backend.events import Event
-from wove.backend.spool import Spool
+from wove.backend.spool import Spool, spool_name
 
 
 class KeptOutcome:
@@ -12,16 +14,21 @@ class KeptOutcome:
 
     Args:
         kept: where to keep it.
-        name: the run's, from `spool_name`.
+        callback_url, run_id: the run's.
         delivered_once: the backend will not deliver the job again: keep an outcome only while it cannot be delivered.
     """
 
-    def __init__(self, kept: Spool, name: str, *, delivered_once: bool) -> None:
+    def __init__(self, kept: Spool, callback_url: str, run_id: str, *, delivered_once: bool) -> None:
         self.spool = kept
-        self._name = name
+        self._run = callback_url, run_id
         self._delivered_once = delivered_once
         self._is_kept = False
         self._is_expected = not delivered_once
+
+    @cached_property
+    def _name(self) -> str:
+        # Most runs of a backend that delivers once end without it.
+        return spool_name(*self._run)
 
     def expect_nothing(self) -> None:
         """Do not look for the outcome of an earlier delivery: there has been none.

@@ -18,7 +18,7 @@ from wove.backend.once import once_guard
 from wove.backend.pacemaker import Pacemaker
 from wove.backend.replies import Reply
 from wove.backend.retries import DeliveryPolicy
-from wove.backend.spool import Spool, spool, spool_name
+from wove.backend.spool import Spool, spool
 from wove.backend.task_logs import Forwarding
 from wove.backend.types import EventFrame
 from wove.errors import DeliveryError, EventRefusedError
@@ -85,8 +85,8 @@ class WorkerRun:
         lease = payload.get("lease")
         lease = lease if admission.is_seconds(lease) else DEFAULT_LEASE
         self._heartbeat = Heartbeat(self._sender, self._ids, stop=self._stop, lease=lease, timing=timing)
-        self._name = spool_name(payload["callback_url"], payload["run_id"])
-        self._kept = KeptOutcome(kept or spool(), self._name, delivered_once=delivered_once)
+        self._run = payload["callback_url"], payload["run_id"]
+        self._kept = KeptOutcome(kept or spool(), *self._run, delivered_once=delivered_once)
         self._once = once_guard(payload, kept=self._kept.spool, seconds=once_seconds)
         self._pid = os.getpid()
         self._busy = threading.Lock()
@@ -110,7 +110,7 @@ class WorkerRun:
             if kept is not None:
                 self._hand_over(kept)
                 return False
-            self._active = active_runs().add(self._name)
+            self._active = active_runs().add(self._run)
             if not self._active:
                 log.info("Run %s is being executed by this process already.", self._ids["run_id"])
                 return False
@@ -215,7 +215,7 @@ class WorkerRun:
             self._once.leave()
         if self._active:
             self._active = False
-            active_runs().remove(self._name)
+            active_runs().remove(self._run)
 
     def give_up_soon(self) -> None:
         """Let everything that waits for the weave come to an end within seconds."""

@@ -187,22 +187,20 @@ class ExecutorRuntime:
                 grace=started.grace,
                 scope=started.scope,
             )
-            return await self._call(RemoteCall(order, started.session, out=started.out, back=self._way_back()))
+            call = RemoteCall(order, started.session, out=started.out, back=self._way_back())
+            self._calls.add(call)
+            try:
+                return await call.result()
+            except BaseException:
+                self._all_succeeded = False
+                raise
+            finally:
+                self._calls.discard(call)
 
     def _way_back(self) -> Crossing:
         if self._back is None:
             self._back = Crossing(asyncio.get_running_loop())
         return self._back
-
-    async def _call(self, call: RemoteCall) -> Any:
-        self._calls.add(call)
-        try:
-            return await call.result()
-        except BaseException:
-            self._all_succeeded = False
-            raise
-        finally:
-            self._calls.discard(call)
 
     def _define(self, name: str, definition: Mapping[str, Any]) -> None:
         if not isinstance(definition, Mapping):

@@ -48,8 +48,11 @@ class Call:
             first: the number of the first attempt to make.
         """
         run, number = self._run, first
+        # Each coroutine in between costs a remote task of many a few microseconds.
+        plain = self._engine.unobserved and run.options["timeout"] is None
+        attempt = self._place if plain else self._within_timeout
         while True:
-            outcome = await self._within_timeout(arguments, number, item)
+            outcome = await attempt(arguments, number, item)
             failure = outcome[1]
             # Only an Exception is retried: an interrupt or an exit is meant to end things.
             if number > run.options["retries"] or not isinstance(failure, Exception) or self._given_up():
@@ -97,11 +100,14 @@ class Call:
         )
 
     async def _place(
-        self, arguments: dict[str, Any], number: int, item: int | None, clock: asyncio.Timeout | None
+        self, arguments: dict[str, Any], number: int, item: int | None, clock: asyncio.Timeout | None = None
     ) -> Outcome:
         engine, run = self._engine, self._run
         if not run.is_local:
-            return await awaited(engine.remotely(run, self._function, arguments, attempt=number, item=item), run.name)
+            try:
+                return await engine.remotely(run, self._function, arguments, attempt=number, item=item), None
+            except BaseException as error:
+                return None, own_failure(error, run.name)
         if run.node.spec.is_async:
             try:
                 value = self._function(**arguments)

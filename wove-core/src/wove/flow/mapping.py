@@ -1,6 +1,6 @@
 """Chooses how a mapped task runs over its items: drained by threads, or each on the event loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, cast
 
 from wove.flow.attempts import Call, awaited
@@ -26,8 +26,8 @@ async def map_over(engine: "Engine", run: TaskRun, source: Any, arguments: dict[
         parameter = cast(str, run.node.item_parameter)
         call = Call(engine, run)
 
-        async def one(item: Any, index: int) -> Outcome:
-            return await call.outcome({parameter: item, **arguments}, index)
+        def one(item: Any, index: int) -> Coroutine[Any, Any, Outcome]:
+            return call.outcome({parameter: item, **arguments}, index)
 
         plain = item_call(run, arguments) if run.plain and engine.unobserved and run.node.spec.is_async else None
         return await LoopMap(engine, run, one, plain, limit=_most_at_once(engine, run)).outcome(source)
