@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,39 @@ def test_the_functions_of_a_weave_are_let_go_with_the_next_one() -> None:
         assert first() is None
     finally:
         wove.shutdown()
+
+
+class Value:
+    """What can be watched."""
+
+
+_variable: ContextVar[Value] = ContextVar("variable")
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["beside-a-local-task", "alone"])
+@pytest.mark.parametrize("limits", [{}, {"delivery_timeout": 60.0}], ids=["without-limit", "with-limit"])
+@pytest.mark.parametrize("kind", ["adapter", "stdio"])
+def test_values_of_context_variables_are_let_go_with_the_first_weave(
+    inline: dict[str, Any], kind: str, limits: dict[str, float], local: bool
+) -> None:
+    wove.shutdown()
+    configure({**(inline if kind == "adapter" else {"executor": "stdio"}), **limits})
+
+    def run_one() -> "weakref.ref[Value]":
+        token = _variable.set(Value())
+        try:
+            with weave() as w:
+                w.do(range(3), environment="jobs")(abs)
+                if local:
+                    w.do(lambda: None)
+            assert w.result.abs == [0, 1, 2]
+            return weakref.ref(_variable.get())
+        finally:
+            _variable.reset(token)
+
+    value = run_one()
+    gc.collect()
+    assert value() is None
 
 
 def test_a_weave_whose_task_has_failed_leaves_the_next_one_as_it_should_be(inline: dict[str, Any]) -> None:

@@ -203,9 +203,9 @@ def test_weaves_inside_of_each_other_have_loops_of_their_own(observed: Loops) ->
         def task() -> None:
             remote_weave()
 
-    first, inner, outer = observed
+    first, inner, last = observed
     assert first is inner
-    assert outer is not inner
+    assert last is not inner
 
 
 def test_a_loop_serves_on_after_a_task_has_failed(observed: Loops) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+from contextvars import Context
 
 # Three descriptors each. More that are idle at a time are closed.
 _MOST = 8
@@ -21,7 +22,14 @@ def take() -> asyncio.Runner:
     with _lock:
         if _idle:
             return _idle.pop()
-    return new_runner()
+    # A loop keeps the context that it is made in, and with it the values of its variables.
+    return Context().run(_made)
+
+
+def _made() -> asyncio.Runner:
+    runner = new_runner()
+    runner.get_loop()
+    return runner
 
 
 def give(runner: asyncio.Runner) -> bool:

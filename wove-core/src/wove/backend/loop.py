@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from contextvars import Context
 from typing import Any, TypeVar
 
 from wove.backend import idle_loops
@@ -28,7 +29,8 @@ class IOLoop:
     """An event loop in a daemon thread. `call`, `spawn` and `begin` may be used from any thread or loop."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        # A loop keeps the context that it is made in.
+        self.loop = Context().run(asyncio.new_event_loop)
         self.loop.set_default_executor(DaemonThreadExecutor())
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._first_closers: list[Callable[[], Awaitable[None]]] = []
@@ -48,8 +50,10 @@ class IOLoop:
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
         """Start a coroutine on the background loop and return its future; cancelling the future cancels the
         coroutine.
+
+        It runs in an empty context: what outlives the caller must not keep the values of the caller's variables.
         """
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        return Context().run(asyncio.run_coroutine_threadsafe, coroutine, self.loop)
 
     def begin(self, run: BackgroundRun) -> None:
         """Begin a run, which comes to an end even if the loop is closed at once."""
@@ -131,10 +135,10 @@ def is_io_loop(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 async def on_io_loop(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Await a coroutine that runs on the background loop. Cancelling the caller cancels the coroutine."""
+    """Await a coroutine that runs on the background loop, as by `IOLoop.spawn`. Cancelling the caller cancels it."""
     background = io_loop()
     if asyncio.get_running_loop() is background.loop:
-        return await coroutine
+        return await asyncio.Task(coroutine, context=Context())
     return await asyncio.wrap_future(background.spawn(coroutine))
 
 

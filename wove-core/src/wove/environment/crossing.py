@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import NamedTuple
 
 # As many calls are made before the loop looks at its timers and sockets again.
@@ -19,7 +20,8 @@ class Crossing:
 
     Waking another thread's loop is a system call and a change of threads. So only the first call of a turn of the
     posting loop goes over at once. What else the turn brings, such as the results of a hundred runs, goes over together
-    at its end.
+    at its end. Calls are made in an empty context: what they leave on the loop must not keep the values of the caller's
+    variables.
 
     Args:
         loop: the loop to make the calls on.
@@ -42,7 +44,7 @@ class Crossing:
             lost: is called here instead if the loop is closed.
         """
         if asyncio.get_running_loop() is self._loop:
-            call()
+            Context().run(call)
         elif self._gathers:
             self._leaving.append(_Call(call, lost))
         else:
@@ -58,7 +60,7 @@ class Crossing:
 
     def _cross(self, leaving: list[_Call]) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._take, leaving)
+            self._loop.call_soon_threadsafe(self._take, leaving, context=Context())
         except RuntimeError:
             for call in leaving:
                 call.lost()

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Hashable
+from contextvars import Context
 from typing import NamedTuple
 
 from wove.environment.sessions import ExecutorSession
@@ -63,7 +64,7 @@ class IdleSessions:
             looking, self._looking = self._looking, True
         if not looking:
             try:
-                self._loop.call_soon_threadsafe(self._look_later)
+                self._loop.call_soon_threadsafe(self._look_later, context=Context())
             except RuntimeError:
                 pass  # Wove has been shut down, and the session with it.
         return True
