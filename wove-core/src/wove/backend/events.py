@@ -33,7 +33,6 @@ class Clock:
     sleep: Callable[[float], None] = time.sleep
 
 
-_CLOCK = Clock()
 _senders = itertools.count(1)
 
 
@@ -84,7 +83,7 @@ class EventSender:
     ) -> None:
         self.worker_id = f"{_process(os.getpid())}-{next(_senders):x}"
         self.policy = policy or DeliveryPolicy()
-        self.clock = clock or _CLOCK
+        self.clock = clock or Clock()
         self._target = target_of(callback_url)
         self._run_id = run_id
         self._key = key
