@@ -40,6 +40,8 @@ class TestPlainWorker(OnRQ):
 
     adapter_class = RQAdapter
     subject = "rq (rq worker)"
+    # Each job begins with the import of Wove: two hundred take a minute on a machine that does other things, too.
+    step_seconds = 50.0
 
     @pytest.fixture
     def deployment(self, plain: RQDeployment) -> RQDeployment:
