@@ -12,14 +12,13 @@ from wove_temporal.activity_jobs import ActivityJobs
 from wove_temporal.connection import Connection, connect
 from wove_temporal.following import Followers
 from wove_temporal.jobs import Jobs, NewJob, Submitted, TakenError, new_job
+from wove_temporal.pace import Concurrency, Pace
 from wove_temporal.settings import SHIPPED, Settings
 from wove_temporal.workflow_jobs import ShippedWorkflowJobs, WorkflowJobs
 
 # How long a job of the same key, which is just ending, may hold up the next one.
 _SUCCESSION_SECONDS = 3.0
 _SUCCESSION_PAUSE = 0.05
-# So many jobs are being started at a time; a server that is asked for more does none of them any sooner.
-_AT_ONCE = 64
 # What is given up comes to its end in the SDK's own threads. If the interpreter ends before that, it hangs:
 # https://github.com/temporalio/sdk-python/issues/300
 _SETTLE_SECONDS = 0.1
@@ -41,7 +40,7 @@ class Session:
         self._settings = settings
         self._jobs = jobs
         self._followers = Followers(jobs)
-        self._starting = asyncio.Semaphore(_AT_ONCE)
+        self._pace = Pace(Concurrency())
 
     async def submit(self, payload: Mapping[str, Any], frame: Mapping[str, Any]) -> Submitted:
         """Start the job of a run, and begin to wait for its end.
@@ -53,7 +52,7 @@ class Session:
         job = new_job(payload, frame, prefix=self._settings.prefix)
         submitted = self._followers.expect(job)
         try:
-            async with self._starting, self._connection.reachable():
+            async with self._connection.reachable():
                 handle = await self._started(job)
         except BaseException:
             self._followers.drop(submitted)
@@ -90,7 +89,8 @@ class Session:
         deadline = time.monotonic() + _SUCCESSION_SECONDS
         while True:
             try:
-                return await self._jobs.start(job)
+                async with self._pace.place():
+                    return await self._jobs.start(job)
             except TakenError as taken:
                 holders = self._followers.holders_of(job.id)
                 if any(each.job.run_id == job.run_id for each in holders):
