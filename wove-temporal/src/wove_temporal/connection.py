@@ -19,8 +19,7 @@ from wove_temporal.settings import Settings
 # How long a server that cannot be reached is asked again; Temporal's own default is 10 s.
 _RETRYING = RetryConfig(max_elapsed_time_millis=3000)
 _CONNECT_TIMEOUT = timedelta(seconds=3)
-# What says that the server has not been asked, or has not answered.
-UNREACHABLE = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
+_UNREACHABLE = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 _UNAUTHORIZED = (RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED)
 
 
@@ -86,7 +85,7 @@ class Connection:
                     f"Temporal at {self.address} has no namespace {self.client.namespace!r}. Set 'namespace' to one "
                     f"that it has, or create it: temporal operator namespace create -n {self.client.namespace}"
                 ) from error
-            if error.status in (*UNREACHABLE, RPCStatusCode.UNAUTHENTICATED):
+            if error.status in (*_UNREACHABLE, RPCStatusCode.UNAUTHENTICATED):
                 raise _translated(error, self.address) from error
             # An old server, or a key that may not look: workflows are everywhere.
             return False
@@ -164,7 +163,7 @@ def _imported(path: str, *, where: str) -> Any:
 
 
 def _translated(error: RPCError, address: str) -> Exception:
-    if error.status in UNREACHABLE:
+    if error.status in _UNREACHABLE:
         seen = f"{error.status.name}: {error.message}" if error.message else error.status.name
         return ConnectionError(
             f"Temporal at {address} cannot be reached ({seen}). See to it that the server runs and that this host "

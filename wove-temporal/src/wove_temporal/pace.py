@@ -5,16 +5,14 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from temporalio.service import RPCError
-
-from wove_temporal.connection import UNREACHABLE
-
 # Answers may take so many times what the fastest one took before a server counts as busy.
 _TOLERANCE = 3.0
 # How much the latest answer counts beside the earlier ones.
 _WEIGHT = 0.2
 # The fastest answer is forgotten after one to two times this: a network may have become slower for good.
 _MEMORY_SECONDS = 30.0
+# A server that has not answered by then is away, or so slow that it does not help to ask it for less.
+_PATIENCE = 1.0
 
 
 class Concurrency:
@@ -56,7 +54,7 @@ class Concurrency:
         return self._change(max(self.limit - 1, self._fewest) if is_busy else min(self.limit + 1, self._most))
 
     def unanswered(self) -> int:
-        """Take note that no answer came: nobody has to wait for others to learn that the server is away.
+        """Take note that an answer is not coming: nobody has to wait for others to learn that the server is away.
 
         Returns:
             How the limit has changed.
@@ -83,16 +81,21 @@ class Pace:
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Wait for a place, for the time of one question."""
-        clock = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
         await self._places.acquire()
-        free = 1
+        waiting = loop.call_later(_PATIENCE, self._give_up_waiting)
+        change = 0
         try:
-            began = clock()
+            began = loop.time()
             yield
-            free += self._concurrency.answered(clock() - began, now=clock())
-        except RPCError as error:
-            free += self._concurrency.unanswered() if error.status in UNREACHABLE else 0
-            raise
+            change = self._concurrency.answered(loop.time() - began, now=loop.time())
         finally:
-            for _ in range(free):
-                self._places.release()
+            waiting.cancel()
+            self._free(1 + change)
+
+    def _give_up_waiting(self) -> None:
+        self._free(self._concurrency.unanswered())
+
+    def _free(self, places: int) -> None:
+        for _ in range(places):
+            self._places.release()
