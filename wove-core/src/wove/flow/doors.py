@@ -1,4 +1,6 @@
-"""The ways into a weave from code that is not asynchronous: here, or in a helper thread where a loop already runs."""
+"""The ways into a weave from code that is not asynchronous: here, in a helper thread where a loop already runs, or on
+Wove's background loop.
+"""
 
 import asyncio
 import threading
