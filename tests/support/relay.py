@@ -1,4 +1,4 @@
-"""A TCP relay that can be cut and shut, for tests about connections that break and servers that go away."""
+"""A TCP relay that can be cut, shut and silenced, for tests about servers that go away and connections that break."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -25,10 +25,11 @@ class Relay:
         self._background = IOLoop()
         self._server: asyncio.Server | None = None
         self._fatal: bytes | None = None
+        self._flowing = asyncio.Event()
         self.open()
 
     def open(self) -> None:
-        """Accept connections, on the same port as before."""
+        """Accept connections, on the same port as before, and pass on what they send."""
         self._do(self._open())
 
     def cut(self) -> None:
@@ -38,6 +39,10 @@ class Relay:
     def shut(self) -> None:
         """Break all connections and refuse new ones."""
         self._do(self._shut())
+
+    def hold(self) -> None:
+        """Keep all connections and accept new ones, but pass nothing on until the relay is opened again."""
+        self._do(self._hold())
 
     def lose_answer(self, request: bytes) -> None:
         """Pass on the next request that begins with these bytes, and break its connection in place of the answer.
@@ -64,9 +69,13 @@ class Relay:
         self._background.spawn(coroutine).result(10.0)
 
     async def _open(self) -> None:
+        self._flowing.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._accept, HOST, self.port)
             self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _hold(self) -> None:
+        self._flowing.clear()
 
     async def _shut(self) -> None:
         if self._server is not None:
@@ -94,7 +103,7 @@ class Relay:
             there, back = await asyncio.open_connection(HOST, self._target)
             writers.append(back)
             doomed = asyncio.Event()
-            await asyncio.gather(self._pump_requests(reader, back, doomed), _pump(there, writer, doomed))
+            await asyncio.gather(self._pump_requests(reader, back, doomed), self._pump_answers(there, writer, doomed))
         except asyncio.CancelledError:
             for each in writers:
                 each.transport.abort()
@@ -112,13 +121,16 @@ class Relay:
             if self._fatal is not None and data.startswith(self._fatal):
                 self._fatal = None
                 doomed.set()
+            await self._flowing.wait()
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event) -> None:
-    while (data := await reader.read(_CHUNK)) and not doomed.is_set():
-        writer.write(data)
-        await writer.drain()
-    raise ConnectionResetError
+    async def _pump_answers(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event
+    ) -> None:
+        while (data := await reader.read(_CHUNK)) and not doomed.is_set():
+            await self._flowing.wait()
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionResetError

@@ -1,6 +1,7 @@
 """What the adapter starts on a real server, seen from the server's side; no worker takes anything here."""
 
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -215,6 +216,30 @@ async def test_a_server_that_goes_away_in_mid_weave_is_named_with_what_was_seen_
                 assert "those with 'retries' are tried again" in message
             relay.open()
             await adapter.cancel("away-1", submitted, {})
+
+
+async def test_a_server_that_takes_connections_and_never_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wove_temporal.connection.ANSWER_TIMEOUT", timedelta(seconds=0.2))
+    with socket.create_server((HOST, 0)) as mute:
+        address = f"{HOST}:{mute.getsockname()[1]}"
+        config = {"target_host": address, "connect_options": {"connect_timeout": timedelta(seconds=0.2)}}
+        adapter = TemporalAdapter(name="temporal", config=config, callback_url="", run_config={})
+        with pytest.raises(ConnectionError, match=f"Temporal at {address} takes connections, and does not answer"):
+            await adapter.start()
+        await adapter.close()
+
+
+@pytest.mark.parametrize("config", [{}, {"workflow": "wove.run"}])
+async def test_a_server_that_falls_silent_in_mid_weave_is_named(
+    temporal_server: TemporalServer, config: dict[str, Any]
+) -> None:
+    with Relay(temporal_server.port) as relay:
+        address = f"{HOST}:{relay.port}"
+        config |= {"target_host": address, "start_options": {"rpc_timeout": 0.2}}
+        async with started(temporal_server, **config) as adapter:
+            relay.hold()
+            with pytest.raises(ConnectionError, match=f"Temporal at {address} cannot be reached"):
+                await adapter.submit(*submission("silent-1"))
 
 
 async def test_a_workflow_gets_the_options_of_its_activity(temporal_server: TemporalServer) -> None:

@@ -7,7 +7,8 @@ from temporalio.common import ActivityIDConflictPolicy, ActivityIDReusePolicy
 from temporalio.exceptions import ActivityAlreadyStartedError
 
 from wove.integrations.base import JobState
-from wove_temporal.jobs import RPC_TIMEOUT, End, NewJob, TakenError, activity_timeouts, end_by, priority, retry_policy
+from wove_temporal.connection import ANSWER_TIMEOUT
+from wove_temporal.jobs import End, NewJob, TakenError, activity_timeouts, end_by, priority, retry_policy
 from wove_temporal.settings import SHIPPED, Settings
 
 
@@ -27,7 +28,7 @@ class ActivityJobs:
         options = dict(settings.start_options)
         self._reuse = ActivityIDReusePolicy[options.pop("id_reuse_policy", "ALLOW_DUPLICATE")]
         self._options: dict[str, Any] = {
-            "rpc_timeout": RPC_TIMEOUT,
+            "rpc_timeout": ANSWER_TIMEOUT,
             "retry_policy": retry_policy(settings.retry_policy),
             "priority": priority(settings.priority),
             **options,

@@ -1,5 +1,6 @@
 """The connection to the server: how it is made, what the server can do, and what its refusals mean."""
 
+import asyncio
 import importlib
 import inspect
 from collections.abc import AsyncIterator
@@ -19,6 +20,12 @@ from wove_temporal.settings import Settings
 # How long a server that cannot be reached is asked again; Temporal's own default is 10 s.
 _RETRYING = RetryConfig(max_elapsed_time_millis=3000)
 _CONNECT_TIMEOUT = timedelta(seconds=3)
+# How long a server that has taken a question may be silent, whatever the client's own retries are. To connect, the SDK
+# itself waits for 30 s.
+ANSWER_TIMEOUT = timedelta(seconds=10)
+# What is given up comes to its end in the SDK's own threads. If the interpreter ends before that, it hangs:
+# https://github.com/temporalio/sdk-python/issues/300
+SETTLE_SECONDS = 0.1
 _UNREACHABLE = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 _UNAUTHORIZED = (RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.PERMISSION_DENIED)
 
@@ -78,7 +85,7 @@ class Connection:
         """
         request = DescribeNamespaceRequest(namespace=self.client.namespace)
         try:
-            answer = await self.client.workflow_service.describe_namespace(request, retry=True)
+            answer = await self.client.workflow_service.describe_namespace(request, retry=True, timeout=ANSWER_TIMEOUT)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise ConfigurationError(
@@ -106,7 +113,7 @@ class Connection:
             namespace=self.client.namespace, task_queue=TaskQueue(name=task_queue), task_queue_type=kind
         )
         async with self.reachable():
-            answer = await self.client.workflow_service.describe_task_queue(request, retry=True)
+            answer = await self.client.workflow_service.describe_task_queue(request, retry=True, timeout=ANSWER_TIMEOUT)
         return bool(answer.pollers)
 
 
@@ -126,9 +133,15 @@ async def connect(settings: Settings, *, where: str) -> Connection:
     options: dict[str, Any] = {"retry_config": _RETRYING, "connect_timeout": _CONNECT_TIMEOUT}
     options |= settings.connect_options
     try:
-        client = await Client.connect(settings.target_host, namespace=settings.namespace, **options)
+        async with asyncio.timeout(((options["connect_timeout"] or timedelta()) + ANSWER_TIMEOUT).total_seconds()):
+            client = await Client.connect(settings.target_host, namespace=settings.namespace, **options)
     except RPCError as error:
         raise _translated(error, settings.target_host) from error
+    except TimeoutError as error:
+        await asyncio.sleep(SETTLE_SECONDS)
+        raise ConnectionError(
+            f"Temporal at {settings.target_host} takes connections, and does not answer. Is this its gRPC port?"
+        ) from error
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigurationError(f"{where}: connect_options: Temporal's client does not take them: {error}") from error
     except RuntimeError as error:

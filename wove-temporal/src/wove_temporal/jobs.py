@@ -26,8 +26,6 @@ from wove_temporal.settings import DEFAULT_HEARTBEAT, DEFAULT_START_TO_CLOSE, Se
 _LONGEST_ID = 200
 # How long an event may take that was sent before its job has ended.
 _GRACE_SECONDS = 1.0
-# Starting is given up after this time, whatever the client's own retries are.
-RPC_TIMEOUT = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)

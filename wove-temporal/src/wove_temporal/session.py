@@ -9,7 +9,7 @@ from typing import Any
 from wove.errors import DeliveryError
 from wove.integrations.base import JobState
 from wove_temporal.activity_jobs import ActivityJobs
-from wove_temporal.connection import Connection, connect
+from wove_temporal.connection import SETTLE_SECONDS, Connection, connect
 from wove_temporal.following import Followers
 from wove_temporal.jobs import Jobs, NewJob, Submitted, TakenError, new_job
 from wove_temporal.pace import Concurrency, Pace
@@ -19,9 +19,6 @@ from wove_temporal.workflow_jobs import ShippedWorkflowJobs, WorkflowJobs
 # How long a job of the same key, which is just ending, may hold up the next one.
 _SUCCESSION_SECONDS = 3.0
 _SUCCESSION_PAUSE = 0.05
-# What is given up comes to its end in the SDK's own threads. If the interpreter ends before that, it hangs:
-# https://github.com/temporalio/sdk-python/issues/300
-_SETTLE_SECONDS = 0.1
 
 logger = logging.getLogger("wove")
 
@@ -83,7 +80,7 @@ class Session:
         """Wait for no job any more, and close the connection."""
         await self._followers.close()
         self._connection.close()
-        await asyncio.sleep(_SETTLE_SECONDS)
+        await asyncio.sleep(SETTLE_SECONDS)
 
     async def _started(self, job: NewJob) -> Any:
         deadline = time.monotonic() + _SUCCESSION_SECONDS

@@ -10,8 +10,8 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from wove.integrations.base import JobState
+from wove_temporal.connection import ANSWER_TIMEOUT
 from wove_temporal.jobs import (
-    RPC_TIMEOUT,
     End,
     NewJob,
     TakenError,
@@ -43,7 +43,11 @@ class WorkflowJobs:
         self._workflow = settings.workflow
         options = dict(settings.start_options)
         self._reuse = WorkflowIDReusePolicy[options.pop("id_reuse_policy", "ALLOW_DUPLICATE")]
-        self._options: dict[str, Any] = {"rpc_timeout": RPC_TIMEOUT, "priority": priority(settings.priority), **options}
+        self._options: dict[str, Any] = {
+            "rpc_timeout": ANSWER_TIMEOUT,
+            "priority": priority(settings.priority),
+            **options,
+        }
 
     async def start(self, job: NewJob) -> WorkflowHandle[Any, Any]:
         """Start a workflow; see `Jobs.start`."""
