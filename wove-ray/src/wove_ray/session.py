@@ -18,6 +18,10 @@ from wove_ray.settings import CLIENT_SCHEME, DEFAULT_ADDRESS, Settings
 
 # How long a port may take to accept a connection. Ray itself tries for minutes, and prints meanwhile.
 _CONNECT_SECONDS = 3.0
+# How long what accepts it may be silent.
+_ANSWER_SECONDS = 5.0
+# How a connection of HTTP/2 begins, and so one of gRPC: https://www.rfc-editor.org/rfc/rfc9113#section-3.4
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000 04 00 00000000")
 # A Ray Client server forks the process of a session while gRPC is at work in its own, and loses one in some ten or
 # twenty: "Starting Ray client server failed". https://github.com/ray-project/ray/issues/63202
 _CLIENT_ATTEMPTS = 3
@@ -163,12 +167,30 @@ def _check_port(address: str) -> None:
     if not host or not port.isdigit():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS) as connection:
+            answers = _answers(connection)
     except OSError as error:
         raise ConnectionError(
             f"Ray at {address!r} cannot be reached ({type(error).__name__}: {error}). Is it running, and is address "
             "right?"
         ) from error
+    if not answers:
+        raise ConnectionError(
+            f"Ray at {address!r} takes connections, and does not answer. Does the head run, and is this its port?"
+        )
+
+
+def _answers(connection: socket.socket) -> bool:
+    """Tell whether something is there that takes note of a connection. What refuses this one, as TLS does, is."""
+    connection.settimeout(_ANSWER_SECONDS)
+    try:
+        connection.sendall(_PREFACE)
+        connection.recv(1)
+    except TimeoutError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 @contextmanager
