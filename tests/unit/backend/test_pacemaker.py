@@ -1,12 +1,14 @@
 """Timing beats on other threads: on time, never twice at once, and nothing left when there is nothing to time."""
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
-from wove.backend.pacemaker import Pacemaker
+from wove.backend.pacemaker import Pacemaker, pacemaker
 from wove.backend.threads import DaemonThreads
 
 
@@ -167,3 +169,46 @@ def test_runs_that_end_before_their_first_beat_do_not_each_wake_the_timing_threa
         # What has been woken looks at the clock within that time, if not on a machine that is busy.
         woken += looks.acquire(timeout=0.005)
     assert woken < 25
+
+
+def test_a_thread_that_is_kept_from_waking_in_time_gets_the_interpreter_sooner_until_no_run_is_left() -> None:
+    usual, seen = sys.getswitchinterval(), []
+    pacemaker, beat, other = Pacemaker(), Beat(during=lambda: seen.append(sys.getswitchinterval())), Beat()
+    pacemaker.add(other, _due_in(3600))
+    pacemaker.add(beat, _due_in(-5))
+    beat.wait()
+    pacemaker.remove(beat)
+    assert sys.getswitchinterval() < usual
+    pacemaker.remove(other)
+    assert sys.getswitchinterval() == usual
+    assert seen[0] < usual
+
+
+def test_a_thread_that_wakes_in_time_changes_nothing() -> None:
+    usual, now = sys.getswitchinterval(), time.monotonic()
+    stands_still = threading.Event()
+    stands_still.set()
+    pacemaker = Pacemaker(clock=lambda: now if stands_still.is_set() else time.monotonic())
+    beat, hastened = Beat(), Beat()
+    pacemaker.add(beat, now)
+    beat.wait()
+    pacemaker.add(hastened, now + 3600)
+    pacemaker.hasten(hastened)
+    hastened.wait()
+    assert sys.getswitchinterval() == usual
+    pacemaker.remove(beat)
+    pacemaker.remove(hastened)
+    stands_still.clear()
+
+
+def test_a_forked_child_has_the_interval_that_its_parent_had_before_the_runs() -> None:
+    usual, beat = sys.getswitchinterval(), Beat()
+    pacemaker().add(beat, _due_in(-5))
+    try:
+        beat.wait()
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if sys.getswitchinterval() == usual else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        pacemaker().remove(beat)

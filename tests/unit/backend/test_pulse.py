@@ -1,5 +1,6 @@
 """The thread that beats for the runs of a worker process."""
 
+import sys
 import threading
 import time
 
@@ -85,6 +86,7 @@ def test_ticks_go_on_while_something_is_executed() -> None:
     time.sleep(0.3)
     before = at.ticks
     until(lambda: at.ticks > before + 2)
+    at.busy = False
 
 
 def test_runs_may_begin_and_end_on_many_threads() -> None:
@@ -101,3 +103,15 @@ def test_runs_may_begin_and_end_on_many_threads() -> None:
     for thread in threads:
         thread.join()
     at.rest()
+
+
+def test_a_pulse_that_a_task_keeps_from_the_interpreter_gets_it_sooner_until_nothing_runs() -> None:
+    usual, at = sys.getswitchinterval(), Recorded()
+    at.busy = True
+    at.pulse.begin("a", None)
+    calls = 1_000_000
+    while sys.getswitchinterval() == usual:
+        sum(range(calls))  # It never lets go of the interpreter.
+        calls *= 2
+    at.busy = False
+    until(lambda: sys.getswitchinterval() == usual)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from wove.backend.switching import LATE_SECONDS, SwitchInterval
 from wove.backend.threads import LINGER_SECONDS, Job, submit
 
 _AFTER_FAILURE_SECONDS = 1.0
@@ -19,7 +20,7 @@ class Pacemaker:
     other; it returns the time of its next call, on the clock.
 
     Starting a thread costs a no-op task more than posting an event, so one timing thread serves every run and looks
-    once a second whether it is still needed.
+    once a second whether it is still needed, and whether the tasks let it wake up in time.
 
     Args:
         clock: seconds of a monotonic clock.
@@ -34,6 +35,7 @@ class Pacemaker:
         self._again: set[Callable[[], float]] = set()
         self._waiting_until: float | None = None
         self._asked_for = math.inf
+        self._switch_interval = SwitchInterval()
 
     def add(self, beat: Callable[[], float], due: float) -> None:
         """Call `beat` at the time `due` for the first time. One that raises is logged, and called a second later."""
@@ -46,6 +48,8 @@ class Pacemaker:
         with self._changed:
             self._due.pop(beat, None)
             self._again.discard(beat)
+            if not self._due:
+                self._switch_interval.restore()
 
     def hasten(self, beat: Callable[[], float]) -> None:
         """Call `beat` now, or again at once where a call is running. Nothing happens if it has been removed."""
@@ -69,6 +73,8 @@ class Pacemaker:
         idle_since = self._clock()
         while True:
             with self._changed:
+                if self._is_late():
+                    self._switch_interval.shorten()
                 for beat in self._take_due():
                     self._run(_Call(self, beat))
                 now = self._clock()
@@ -86,12 +92,21 @@ class Pacemaker:
                 self._waiting_until = min(soonest, idle_since + LINGER_SECONDS)
                 self._changed.wait(max(self._waiting_until - now, 0.0))
 
+    def _is_late(self) -> bool:
+        """Tell whether there are runs, and this thread should have been awake before."""
+        expected = (due for due in (self._waiting_until, *self._due.values()) if due is not None and due > -math.inf)
+        return bool(self._due) and self._clock() > min(expected, default=math.inf) + LATE_SECONDS
+
     def _take_due(self) -> list[Callable[[], float]]:
         now = self._clock()
         due = [beat for beat, time in self._due.items() if time <= now]
         for beat in due:
             self._due[beat] = math.inf
         return due
+
+    def forget(self) -> None:
+        """Undo in a child process what its parent's pacemaker did for the parent."""
+        self._switch_interval.restore()
 
     def called(self, beat: Callable[[], float], due: float) -> None:
         """Note that a call has returned, and when the next one is due."""
@@ -131,6 +146,7 @@ def pacemaker() -> Pacemaker:
 def _forget_after_fork() -> None:
     # The parent's timing thread does not exist in the child.
     global _pacemaker
+    _pacemaker.forget()
     _pacemaker = Pacemaker()
 
 

@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from wove.backend.switching import LATE_SECONDS, SwitchInterval
+
 _TICK = 0.003
 # So many ticks without a new run, and the ticks become slow; without any run, the thread rests.
 _QUIET_TICKS = 30
@@ -30,6 +32,7 @@ class Pulse:
         self._begun = False
         self._resting = False
         self._wake = threading.Event()
+        self._switch_interval = SwitchInterval()
 
     def start(self) -> None:
         """Start the thread."""
@@ -53,28 +56,38 @@ class Pulse:
     def _run(self) -> None:
         quiet = 0
         while True:
+            asleep_since = time.monotonic()
             if quiet < _QUIET_TICKS:
                 time.sleep(_TICK)
-            else:
-                self._rest()
+            elif self._rest():
+                asleep_since = time.monotonic()
+            if self._busy() and time.monotonic() > asleep_since + _SLOW_TICK + LATE_SECONDS:
+                self._switch_interval.shorten()
             quiet = 0 if self._begun else quiet + 1
             self._begun = False
             self._tick()
             self._beat_all()
 
-    def _rest(self) -> None:
-        """Wait until a run begins or a heartbeat is due, not long while anything is being executed."""
+    def _rest(self) -> bool:
+        """Wait until a run begins or a heartbeat is due, not long while anything is being executed.
+
+        Returns:
+            Whether a run has begun.
+        """
+        busy = self._busy()
+        if not busy:
+            self._switch_interval.restore()
         self._resting = True
         # In this order: a run that began before `_resting` was set has not woken this thread.
-        if not self._begun:
-            self._wake.wait(self._rest_seconds())
+        woken = self._begun or self._wake.wait(self._rest_seconds(busy=busy))
         self._resting = False
         self._wake.clear()
+        return woken
 
-    def _rest_seconds(self) -> float | None:
+    def _rest_seconds(self, *, busy: bool) -> float | None:
         with self._lock:
             due = min((due for due, _ in self._beats.values()), default=None)
-        longest = _SLOW_TICK if self._busy() else None
+        longest = _SLOW_TICK if busy else None
         if due is None:
             return longest
         return min(max(0.0, due - time.monotonic()), longest or _SLOW_TICK)
