@@ -7,14 +7,17 @@ import pytest
 
 from wove.backend.switching import SwitchInterval
 
-USUAL = sys.getswitchinterval()
+USUAL = 0.005
 
 
 @pytest.fixture(autouse=True)
-def _usual_interval() -> Iterator[None]:
-    yield
-    assert sys.getswitchinterval() == USUAL
+def _usual_afterwards() -> Iterator[None]:
+    before = sys.getswitchinterval()
     sys.setswitchinterval(USUAL)
+    yield
+    found = sys.getswitchinterval()
+    sys.setswitchinterval(before)
+    assert found == USUAL
 
 
 def test_a_shortened_interval_is_restored() -> None:
@@ -39,11 +42,10 @@ def test_nothing_is_restored_that_was_not_changed() -> None:
 def test_an_interval_that_the_process_has_made_shorter_itself_stays() -> None:
     own = 0.00005
     sys.setswitchinterval(own)
-    try:
-        switching = SwitchInterval()
-        switching.shorten()
-        assert sys.getswitchinterval() == pytest.approx(own)
-        switching.restore()
-        assert sys.getswitchinterval() == pytest.approx(own)
-    finally:
-        sys.setswitchinterval(USUAL)
+    switching = SwitchInterval()
+    switching.shorten()
+    shortened = sys.getswitchinterval()
+    switching.restore()
+    restored = sys.getswitchinterval()
+    sys.setswitchinterval(USUAL)
+    assert [shortened, restored] == pytest.approx([own, own])
