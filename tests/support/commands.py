@@ -1,4 +1,4 @@
-"""Commands as they come over the wire, and the functions that they run; a worker service's tests need both."""
+"""Commands, as frames and as they come over the wire, and the functions that they run."""
 
 import asyncio
 import json
@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from wove.backend.frames import frame_to_bytes
+
+
+def frame_of(function: Callable[..., Any], **args: Any) -> dict[str, Any]:
+    """Return a ``run_task`` command with the callable and the arguments themselves, as within one process."""
+    return {"type": "run_task", "run_id": "run-1", "task_id": "report", "callable": function, "args": args}
 
 
 def command(function: Callable[..., Any], *, run_id: str = "run-1", delivery: Any = None, **args: Any) -> bytes:
