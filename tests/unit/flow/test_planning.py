@@ -1,8 +1,8 @@
-"""What is decided before a task runs: options, environments, and everything that can be wrong by then."""
+"""What is decided before a task runs: its options, its environment, what a remote one gets, and the report."""
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,8 @@ import pytest
 import wove
 from tests.support.distributions import only_site
 from tests.support.executors import ScriptedExecutor
-from tests.support.waiting import wait_in_loop_until, wove_threads
+from tests.support.waiting import wait_in_loop_until
 from wove import weave
-from wove.errors import CircularDependencyError, OptionError, UnknownEnvironmentError, UnresolvedSignatureError
 from wove.plugins import hookimpl, register, unregister
 from wove.plugins.types import ExecutionPlan, PlannedTask
 from wove.runtime import RuntimeConfig
@@ -213,91 +212,6 @@ def test_options_of_maps_may_be_set_for_a_whole_weave_and_mean_nothing_to_its_ot
 
     assert list(w.result) == [1, [1, 2]]
     assert plans.option("workers", "item") == 2
-
-
-# --- what may not start a task ---
-
-
-class Trap:
-    """A weave whose other tasks write down that they ran."""
-
-    def __init__(self, **options: Any) -> None:
-        self.ran: list[str] = []
-        self.weave = weave(**options)
-
-        @self.weave.do
-        def first() -> None:
-            self.ran.append("first")
-
-        @self.weave.do
-        async def second() -> None:
-            self.ran.append("second")
-
-    def springs(self, error: type[BaseException], match: str) -> None:
-        before = wove_threads()
-        with pytest.raises(error, match=match), self.weave:
-            pass
-        assert self.ran == []
-        assert wove_threads() == before
-        assert len(self.weave.result) == 0
-
-
-def test_an_unresolved_parameter_starts_nothing() -> None:
-    trap = Trap()
-    trap.weave.do(lambda frist: None)
-    trap.springs(
-        UnresolvedSignatureError, r"'lambda_1': nothing provides its parameter 'frist'. Did you mean 'first'\?"
-    )
-
-
-def test_a_circular_dependency_starts_nothing() -> None:
-    trap = Trap()
-    trap.weave.do(_named("a", lambda b: None))
-    trap.weave.do(_named("b", lambda a: None))
-    trap.springs(CircularDependencyError, "Circular dependency: a -> b -> a")
-
-
-def test_an_unknown_environment_of_a_task_starts_nothing() -> None:
-    trap = Trap()
-    trap.weave.do(environment="defualt")(_named("task", lambda: None))
-    trap.springs(
-        NameError,
-        r"Task 'task': no environment named 'defualt'. Did you mean 'default'\? Known environments: .*'default'",
-    )
-
-
-def test_an_unknown_environment_of_the_weave_is_a_name_error_when_it_is_created() -> None:
-    with pytest.raises(UnknownEnvironmentError, match=r"no environment named 'nowhere'"):
-        weave(environment="nowhere")
-
-
-def test_a_misspelled_option_of_the_weave_starts_nothing() -> None:
-    Trap(retires=3).springs(OptionError, r"no option is named 'retires', .* Did you mean 'retries'\?")
-
-
-def test_a_bad_option_of_a_task_is_an_error_where_it_is_declared() -> None:
-    trap = Trap()
-    with pytest.raises(ValueError, match=r"@w.do on task 'task': timeout must be"):
-        trap.weave.do(timeout=-5)(_named("task", lambda: None))
-    assert trap.ran == []
-
-
-@pytest.mark.usefixtures("configuration")
-def test_an_environment_that_cannot_be_started_starts_nothing() -> None:
-    executor = ScriptedExecutor()
-    executor.start_failure = ConnectionError("no broker")
-    wove.config(environments={"remote": {"executor": executor}})
-    trap = Trap()
-    trap.weave.do(environment="remote")(_named("task", lambda: None))
-    with pytest.raises(ConnectionError, match="no broker"), trap.weave:
-        pass
-    assert trap.ran == []
-    assert trap.weave.result.cancelled == {"first", "second", "task"}
-
-
-def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    function.__name__ = name
-    return function
 
 
 # --- remote environments ---
