@@ -1,4 +1,4 @@
-"""What unit tests share: a configuration of their own."""
+"""What unit tests share: a configuration of their own, and the files that it reads."""
 
 import os
 from collections.abc import Iterator
@@ -18,3 +18,11 @@ def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[R
     runtime.reset()
     yield runtime
     runtime.reset()
+
+
+def write(path: str | Path, text: str) -> Path:
+    """Write a file, and make the folders on the way to it."""
+    found = Path(path)
+    found.parent.mkdir(parents=True, exist_ok=True)
+    found.write_text(text, encoding="utf-8")
+    return found
