@@ -1,6 +1,7 @@
 """Tasks side by side: in the threads and the loop of one worker process, and in several processes."""
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -64,6 +65,26 @@ def test_heartbeats_go_on_while_a_synchronous_task_computes() -> None:
         run_id = session.start(compute, seconds=1.0, delivery={"delivery_heartbeat_seconds": 0.3})
         session.wait_for(run_id, "heartbeat", count=4)
         assert session.result(run_id) > 0
+
+
+def test_heartbeats_go_on_beside_a_task_that_leaves_the_interpreter_for_moments_only(tmp_path: Path) -> None:
+    enough = tmp_path / "enough"
+
+    def compute(path: str) -> str:
+        took, numbers = 0.0, 1_000_000
+        while took < 0.3:  # One call that is long enough for the worker to notice.
+            began = time.monotonic()
+            sum(range(numbers))
+            took, numbers = time.monotonic() - began, numbers * 2
+        while not os.path.exists(path):
+            sum(range(60_000))
+        return "done"
+
+    with Session() as session:
+        run_id = session.start(compute, path=str(enough), delivery={"delivery_heartbeat_seconds": 0.3})
+        session.wait_for(run_id, "heartbeat", count=30)
+        enough.touch()
+        assert session.result(run_id) == "done"
 
 
 def test_no_heartbeat_comes_without_being_asked_for() -> None:

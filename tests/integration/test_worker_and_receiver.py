@@ -182,7 +182,7 @@ async def test_a_weave_that_gives_up_stops_the_running_task(
             open(marker, "w").close()
 
     async with _owner() as owner:
-        payload = await owner.payload(task, lease=1.5)
+        payload = await owner.payload(task, lease=0.6)
         running = asyncio.ensure_future(execute(payload))
         assert (await owner.recv())["type"] == "task_started"
         await (owner.cancel(payload) if how == "cancel" else owner.close(payload))
@@ -201,7 +201,7 @@ async def test_heartbeats_and_log_records_arrive_while_the_task_computes() -> No
 
     _shared["task"] = task
     async with _owner() as owner:
-        running = asyncio.ensure_future(_run(await owner.payload(_call_shared, lease=1.5)))
+        running = asyncio.ensure_future(_run(await owner.payload(_call_shared, lease=0.3)))
         kinds: list[str] = []
         while kinds.count("heartbeat") < 3:
             event = await owner.recv()

@@ -1,6 +1,5 @@
 """Timing beats on other threads: on time, never twice at once, and nothing left when there is nothing to time."""
 
-import os
 import sys
 import threading
 import time
@@ -8,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from wove.backend.pacemaker import Pacemaker, pacemaker
+from wove.backend.pacemaker import Pacemaker
 from wove.backend.threads import DaemonThreads
 
 
@@ -198,16 +197,3 @@ def test_a_thread_that_wakes_in_time_changes_nothing() -> None:
     pacemaker.remove(beat)
     pacemaker.remove(hastened)
     stands_still.clear()
-
-
-def test_a_forked_child_has_the_interval_that_its_parent_had_before_the_runs() -> None:
-    usual, beat = sys.getswitchinterval(), Beat()
-    pacemaker().add(beat, _due_in(-5))
-    try:
-        beat.wait()
-        child = os.fork()
-        if child == 0:
-            os._exit(0 if sys.getswitchinterval() == usual else 1)
-        assert os.waitpid(child, 0)[1] == 0
-    finally:
-        pacemaker().remove(beat)

@@ -1,5 +1,6 @@
 """The time for which a thread may keep the interpreter: shorter where asked for, and afterwards what it was."""
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -40,12 +41,32 @@ def test_nothing_is_restored_that_was_not_changed() -> None:
 
 
 def test_an_interval_that_the_process_has_made_shorter_itself_stays() -> None:
-    own = 0.00005
-    sys.setswitchinterval(own)
+    assert _after_a_process_sets(0.00005, first=True) == pytest.approx(0.00005)
+
+
+def test_an_interval_that_a_task_has_set_meanwhile_stays() -> None:
+    assert _after_a_process_sets(0.002, first=False) == pytest.approx(0.002)
+
+
+def _after_a_process_sets(own: float, *, first: bool) -> float:
+    switching = SwitchInterval()
+    if first:
+        sys.setswitchinterval(own)
+    switching.shorten()
+    if not first:
+        sys.setswitchinterval(own)
+    switching.restore()
+    found = sys.getswitchinterval()
+    sys.setswitchinterval(USUAL)
+    return found
+
+
+def test_a_forked_child_has_the_interval_that_its_parent_had_before() -> None:
     switching = SwitchInterval()
     switching.shorten()
-    shortened = sys.getswitchinterval()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if sys.getswitchinterval() == USUAL else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert sys.getswitchinterval() < USUAL
     switching.restore()
-    restored = sys.getswitchinterval()
-    sys.setswitchinterval(USUAL)
-    assert [shortened, restored] == pytest.approx([own, own])

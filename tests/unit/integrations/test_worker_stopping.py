@@ -16,13 +16,13 @@ from wove.errors import DeliveryGivenUpError
 # Fault 30: the weave gives up while the task runs.
 @pytest.mark.parametrize("move", [CANCEL, OVER, Move(409)], ids=["cancel", "over", "taken"])
 def test_a_running_synchronous_task_is_stopped(execute: Run, server: EventServer, move: Move) -> None:
-    server.rule = lambda request: move if request.kind == "heartbeat" else Move(body={"cancel": False, "lease": 1.5})
+    server.rule = lambda request: move if request.kind == "heartbeat" else Move(body={"cancel": False, "lease": 0.3})
 
     def task() -> None:
         while True:
             time.sleep(0.001)
 
-    execute(payload_for(server.url, task) | {"lease": 1.5})
+    execute(payload_for(server.url, task) | {"lease": 0.3})
     assert server.kinds[:2] == ["task_started", "heartbeat"]
     assert ("task_cancelled" in server.kinds) is (move is CANCEL)
     assert not {"task_result", "task_error"} & set(server.kinds)
@@ -30,8 +30,8 @@ def test_a_running_synchronous_task_is_stopped(execute: Run, server: EventServer
 
 @pytest.mark.parametrize("move", [CANCEL, OVER], ids=["cancel", "over"])
 def test_a_running_coroutine_is_stopped(execute: Run, server: EventServer, move: Move) -> None:
-    server.rule = lambda request: move if request.kind == "heartbeat" else Move(body={"cancel": False, "lease": 1.5})
-    execute(payload_for(server.url, asyncio.sleep, delay=60) | {"lease": 1.5})
+    server.rule = lambda request: move if request.kind == "heartbeat" else Move(body={"cancel": False, "lease": 0.3})
+    execute(payload_for(server.url, asyncio.sleep, delay=60) | {"lease": 0.3})
     assert ("task_cancelled" in server.kinds) is (move is CANCEL)
     assert "task_result" not in server.kinds
 
@@ -56,11 +56,11 @@ def test_heartbeats_go_on_whatever_the_task_does(execute: Run, server: EventServ
     def count(request: Request) -> Move:
         if server.kinds.count("heartbeat") >= 3:
             enough.set()
-        return Move(body={"cancel": False, "lease": 1.5})
+        return Move(body={"cancel": False, "lease": 0.3})
 
     server.rule = count
     task = {"computing": compute, "awaiting": wait, "blocking the loop": block}[busy]
-    execute_in_place(execute, server, task, lease=1.5)
+    execute_in_place(execute, server, task, lease=0.3)
     assert final_event(server)["result"] == "done"
 
 

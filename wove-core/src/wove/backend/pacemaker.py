@@ -104,10 +104,6 @@ class Pacemaker:
             self._due[beat] = math.inf
         return due
 
-    def forget(self) -> None:
-        """Undo in a child process what its parent's pacemaker did for the parent."""
-        self._switch_interval.restore()
-
     def called(self, beat: Callable[[], float], due: float) -> None:
         """Note that a call has returned, and when the next one is due."""
         with self._changed:
@@ -146,7 +142,6 @@ def pacemaker() -> Pacemaker:
 def _forget_after_fork() -> None:
     # The parent's timing thread does not exist in the child.
     global _pacemaker
-    _pacemaker.forget()
     _pacemaker = Pacemaker()
 
 

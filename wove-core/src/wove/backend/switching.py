@@ -1,5 +1,6 @@
 """Lets the threads that keep runs alive have the interpreter although a task hardly ever leaves it to them."""
 
+import os
 import sys
 
 # A thread that wakes up this many seconds late has been kept from the interpreter.
@@ -20,15 +21,33 @@ class SwitchInterval:
 
     def __init__(self) -> None:
         self._usual: float | None = None
+        self._short = 0.0
 
     def shorten(self) -> None:
         """Make threads give the interpreter up after a tenth of a millisecond, throughout this process."""
         if self._usual is None and sys.getswitchinterval() > _SHORT_INTERVAL:
             self._usual = sys.getswitchinterval()
             sys.setswitchinterval(_SHORT_INTERVAL)
+            self._short = sys.getswitchinterval()
+            _shortened.add(self)
 
     def restore(self) -> None:
-        """Undo `shorten`."""
-        if self._usual is not None:
+        """Undo `shorten`, unless the process has set another interval since then."""
+        if self._usual is None:
+            return
+        if sys.getswitchinterval() == self._short:
             sys.setswitchinterval(self._usual)
-            self._usual = None
+        self._usual = None
+        _shortened.discard(self)
+
+
+_shortened: set[SwitchInterval] = set()
+
+
+def _restore_after_fork() -> None:
+    # The parent's threads do not exist in the child.
+    for interval in list(_shortened):
+        interval.restore()
+
+
+os.register_at_fork(after_in_child=_restore_after_fork)
