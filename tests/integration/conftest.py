@@ -7,6 +7,8 @@ import pytest
 
 import wove
 from tests.support.jobs import Jobs
+from wove.backend.connections import connections
+from wove.backend.spool import spool
 from wove.runtime import runtime
 
 
@@ -27,3 +29,14 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
     runtime.reset()
     wove.shutdown()
     made.ledger.end_processes()
+
+
+@pytest.fixture
+def own_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let workers in this process keep outcomes in a place of the test's own; at its end, close their connections."""
+    monkeypatch.setenv("WOVE_SPOOL_DIR", str(tmp_path / "spool"))
+    spool.cache_clear()
+    yield
+    spool.cache_clear()
+    connections().close()
+    wove.shutdown()

@@ -6,101 +6,22 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import wove
-from wove.backend.connections import connections
+from tests.support.owners import SECRET, owning
 from wove.backend.events import post_event
 from wove.backend.loop import on_io_loop
-from wove.backend.payload import build_backend_payload, payload_to_b64, split_payload
-from wove.backend.receiver import BackendCallbackServer, ReceiverSession, open_receiver_session
-from wove.backend.signing import sign_payload
-from wove.backend.spool import spool
+from wove.backend.payload import build_backend_payload, payload_to_b64
+from wove.backend.receiver import BackendCallbackServer
 from wove.backend.worker_run import WorkerRun
 from wove.errors import DeliveryGivenUpError, EventRefusedError, SignatureError
 from wove.integrations.worker import arun, run
-from wove.testing.servers import free_port
 
-SECRET = "a secret that weave and worker share"
-FINAL = ("task_result", "task_error", "task_cancelled")
-
-
-@pytest.fixture(autouse=True)
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("WOVE_SPOOL_DIR", str(tmp_path / "spool"))
-    spool.cache_clear()
-    yield
-    spool.cache_clear()
-    connections().close()
-    wove.shutdown()
-
-
-class Owner:
-    """The weave's side: opens runs, makes their payloads, reads their events."""
-
-    def __init__(self, session: ReceiverSession, config: dict[str, Any]) -> None:
-        self.session = session
-        self._config = config
-        self._runs = 0
-
-    async def payload(
-        self,
-        function: Callable[..., Any],
-        *,
-        lease: float = 30.0,
-        limit: int | None = None,
-        exclusive: bool = False,
-        **args: Any,
-    ) -> dict[str, Any]:
-        self._runs += 1
-        run_id = f"report-{self._runs}"
-        frame = {"type": "run_task", "run_id": run_id, "task_id": "report", "callable": function, "args": args}
-        whole = build_backend_payload(frame, callback_url=self.session.callback_url, adapter="test")
-        small, body = split_payload(whole, limit)
-        payload: dict[str, Any] = {**small, "lease": lease, "results": self._config.get("results", "pickle")}
-        key = await self._on_loop(lambda: self.session.open_run(run_id, lease=lease, body=body, exclusive=exclusive))
-        if key is not None:
-            payload["callback_key"] = key
-        else:
-            payload["callback_security"] = self._config["callback_security"]
-            payload["signature"] = sign_payload(payload, SECRET.encode())
-        return payload
-
-    async def recv(self) -> dict[str, Any]:
-        return await asyncio.wait_for(on_io_loop(self.session.recv()), 30)
-
-    async def outcome(self) -> dict[str, Any]:
-        """Return the next final event."""
-        while True:
-            event = await self.recv()
-            if event["type"] in FINAL:
-                return event
-
-    async def cancel(self, payload: dict[str, Any]) -> None:
-        await self._on_loop(lambda: self.session.request_cancel(payload["run_id"]))
-
-    async def close(self, payload: dict[str, Any]) -> None:
-        await self._on_loop(lambda: self.session.close_run(payload["run_id"]))
-
-    async def _on_loop(self, call: Callable[[], Any]) -> Any:
-        async def called() -> Any:
-            return call()
-
-        return await on_io_loop(called())
-
-
-@asynccontextmanager
-async def _owner(**config: Any) -> AsyncIterator[Owner]:
-    session = await on_io_loop(open_receiver_session(config))
-    try:
-        yield Owner(session, config)
-    finally:
-        await on_io_loop(session.close(at_once=True))
+pytestmark = pytest.mark.usefixtures("own_spool")
 
 
 async def _run(payload: dict[str, Any]) -> None:
@@ -121,7 +42,7 @@ def security(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 async def test_start_and_result_arrive_in_every_mode_of_security(
     security: dict[str, str], execute: Callable[[dict[str, Any]], Any]
 ) -> None:
-    async with _owner(**security) as owner:
+    async with owning(**security) as owner:
         await execute(await owner.payload(lambda left, right: left + right, left=1, right=2))
         started, finished = await owner.recv(), await owner.recv()
         assert (started["type"], started["lease"]) == ("task_started", 30.0)
@@ -132,7 +53,7 @@ async def test_an_exception_arrives_as_it_was_with_its_traceback_in_words() -> N
     def task() -> None:
         raise ValueError("bad input")
 
-    async with _owner() as owner:
+    async with owning() as owner:
         await _run(await owner.payload(task))
         event = await owner.outcome()
         assert isinstance(event["exception"], ValueError)
@@ -140,7 +61,7 @@ async def test_an_exception_arrives_as_it_was_with_its_traceback_in_words() -> N
 
 
 async def test_a_large_argument_through_a_small_payload_and_a_large_result_back(security: dict[str, str]) -> None:
-    async with _owner(**security) as owner:
+    async with owning(**security) as owner:
         payload = await owner.payload(lambda data: data + b"!", data=b"x" * 20_000_000, limit=4096)
         assert "args_pickle" not in payload
         await _run(payload)
@@ -148,7 +69,7 @@ async def test_a_large_argument_through_a_small_payload_and_a_large_result_back(
 
 
 async def test_results_as_json_arrive_where_pickles_are_refused() -> None:
-    async with _owner(results="json") as owner:
+    async with owning(results="json") as owner:
         await _run(await owner.payload(lambda: {"rows": [1, 2]}))
         assert (await owner.outcome())["result"] == {"rows": [1, 2]}
         await _run(await owner.payload(lambda: {1, 2}))
@@ -158,7 +79,7 @@ async def test_results_as_json_arrive_where_pickles_are_refused() -> None:
 
 
 async def test_a_result_over_the_receiver_s_limit_arrives_as_an_error() -> None:
-    async with _owner(callback_max_bytes=100_000) as owner:
+    async with owning(callback_max_bytes=100_000) as owner:
         await _run(await owner.payload(lambda: "x" * 3_000_000))
         error = (await owner.outcome())["error"]
         assert error["kind"] == "PayloadTooLargeError"
@@ -181,7 +102,7 @@ async def test_a_weave_that_gives_up_stops_the_running_task(
         finally:
             open(marker, "w").close()
 
-    async with _owner() as owner:
+    async with owning() as owner:
         payload = await owner.payload(task, lease=0.6)
         running = asyncio.ensure_future(execute(payload))
         assert (await owner.recv())["type"] == "task_started"
@@ -200,7 +121,7 @@ async def test_heartbeats_and_log_records_arrive_while_the_task_computes() -> No
         enough.wait(20)
 
     _shared["task"] = task
-    async with _owner() as owner:
+    async with owning() as owner:
         running = asyncio.ensure_future(_run(await owner.payload(_call_shared, lease=0.3)))
         kinds: list[str] = []
         while kinds.count("heartbeat") < 3:
@@ -231,7 +152,7 @@ async def test_a_second_worker_does_not_execute_what_the_first_one_executes() ->
         released.wait(20)
 
     _shared["task"] = task
-    async with _owner() as owner:
+    async with owning() as owner:
         payload = await owner.payload(_call_shared)
         first = asyncio.ensure_future(_run(payload))
         assert (await owner.recv())["type"] == "task_started"
@@ -256,7 +177,7 @@ def _worker_environment(payload: dict[str, Any]) -> dict[str, str]:
 
 # Faults 17 and 26.
 async def test_a_worker_that_comes_second_to_an_exclusive_run_learns_that_it_is_taken() -> None:
-    async with _owner() as owner:
+    async with owning() as owner:
         payload = await owner.payload(lambda: 1, lease=0.1, exclusive=True)
         first, second = WorkerRun(payload), WorkerRun(payload)
         try:
@@ -274,7 +195,7 @@ async def test_a_worker_that_comes_second_to_an_exclusive_run_learns_that_it_is_
 async def test_a_job_that_is_delivered_again_after_its_end_is_not_executed() -> None:
     executions: list[int] = []
     _shared["task"] = lambda: executions.append(1)
-    async with _owner() as owner:
+    async with owning() as owner:
         payload = await owner.payload(_call_shared)
         await _run(payload)
         await owner.outcome()
@@ -286,7 +207,7 @@ async def test_a_job_that_is_delivered_again_after_its_end_is_not_executed() -> 
 async def test_a_job_whose_weave_has_ended_is_not_executed() -> None:
     executions: list[int] = []
     _shared["task"] = lambda: executions.append(1)
-    async with _owner() as other, _owner() as owner:
+    async with owning() as other, owning() as owner:
         payload = await owner.payload(_call_shared)
         await on_io_loop(owner.session.close())
         await _run(payload)
@@ -298,7 +219,7 @@ async def test_a_job_whose_weave_has_ended_is_not_executed() -> None:
 async def test_a_worker_with_another_run_s_key_is_refused_and_does_not_execute() -> None:
     executions: list[int] = []
     _shared["task"] = lambda: executions.append(1)
-    async with _owner(callback_security="signed") as owner:
+    async with owning(callback_security="signed") as owner:
         first, second = await owner.payload(_call_shared), await owner.payload(_call_shared)
         with pytest.raises(EventRefusedError, match="status 401"):
             await _run(first | {"callback_key": second["callback_key"]})
@@ -309,14 +230,14 @@ async def test_a_payload_that_was_changed_on_its_way_is_not_executed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("JOBS_SECRET", SECRET)
-    async with _owner(callback_security="env:JOBS_SECRET") as owner:
+    async with owning(callback_security="env:JOBS_SECRET") as owner:
         payload = await owner.payload(lambda: 1)
         with pytest.raises(SignatureError):
             await _run(payload | {"deadline": 5.0})
 
 
 async def test_a_receiver_that_is_gone_fails_the_job() -> None:
-    async with _owner() as owner:
+    async with owning() as owner:
         payload = await owner.payload(lambda: 1) | {"callback_retry_seconds": 0.3}
     with pytest.raises(DeliveryGivenUpError):
         await _run(payload)
@@ -326,7 +247,7 @@ async def test_a_burst_of_two_hundred_results_arrives() -> None:
     async def task(number: int) -> int:
         return number
 
-    async with _owner() as owner:
+    async with owning() as owner:
         payloads = [await owner.payload(task, number=number) for number in range(200)]
         running = asyncio.gather(*(arun(payload) for payload in payloads))
         results = [(await owner.outcome())["result"] for _ in payloads]
@@ -356,118 +277,3 @@ async def test_a_plain_payload_is_answered_to_a_server_that_expects_no_run() -> 
         assert events[1]["result"] == 5
     finally:
         await server.stop()
-
-
-# --- backends that show that a job comes for the first time, or once ---
-
-
-def _length(text: str) -> int:
-    return len(text)
-
-
-def _touch(path: str) -> None:
-    Path(path).touch()
-
-
-def _wait_for(path: str) -> str:
-    deadline = time.monotonic() + 30.0
-    while not os.path.exists(path):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return "released"
-
-
-async def test_a_short_task_of_a_backend_that_delivers_once_needs_one_event() -> None:
-    async with _owner() as owner:
-        payload = await owner.payload(_length, text="abc")
-        await asyncio.to_thread(run, payload, delivered_once=True)
-        assert (await owner.recv())["result"] == 3
-
-
-@pytest.mark.parametrize("proof", ["first_delivery", "delivered_once"])
-@pytest.mark.parametrize("execute", [run, arun])
-async def test_a_first_delivery_begins_without_asking(execute: Callable[..., Any], proof: str) -> None:
-    async with _owner() as owner:
-        payload = await owner.payload(_length, text="abc")
-        await (arun(payload, **{proof: True}) if execute is arun else asyncio.to_thread(run, payload, **{proof: True}))
-        assert (await owner.recv())["type"] == "task_result"
-
-
-async def test_a_first_delivery_that_was_not_taken_back_from_its_queue_asks(tmp_path: Path) -> None:
-    async with _owner() as owner:
-        payload = await owner.payload(_touch, path=str(tmp_path / "ran"))
-        payload["delivery"] = {"delivery_orphan_policy": "fail"}
-        await owner.close(payload)
-        await asyncio.to_thread(run, payload, first_delivery=True)
-    assert not (tmp_path / "ran").exists()
-
-
-async def test_a_signed_payload_that_is_sent_once_more_is_not_executed_as_a_first_delivery(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("JOBS_SECRET", SECRET)
-    async with _owner(callback_security="env:JOBS_SECRET") as owner:
-        payload = await owner.payload(_touch, path=str(tmp_path / "ran"))
-        await asyncio.to_thread(run, payload, delivered_once=True)
-        await owner.outcome()
-        (tmp_path / "ran").unlink()
-        await asyncio.to_thread(run, payload, delivered_once=True)
-    assert not (tmp_path / "ran").exists()
-
-
-async def test_a_job_that_comes_again_after_its_first_delivery_is_not_executed(tmp_path: Path) -> None:
-    async with _owner() as owner:
-        payload = await owner.payload(_touch, path=str(tmp_path / "ran"))
-        await asyncio.to_thread(run, payload, first_delivery=True)
-        await owner.outcome()
-    (tmp_path / "ran").unlink()
-    # The weave is gone; this host remembers.
-    await asyncio.to_thread(run, payload)
-    assert not (tmp_path / "ran").exists()
-
-
-async def test_the_outcome_of_a_job_that_comes_once_is_kept_while_it_cannot_be_delivered(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("WOVE_CALLBACK_RETRY_SECONDS", "0.5")
-    async with _owner() as owner:
-        payload = await owner.payload(_length, text="abc")
-        payload["callback_url"] = f"http://127.0.0.1:{free_port()}/wove/events/nobody"
-        with pytest.raises(DeliveryGivenUpError):
-            await asyncio.to_thread(run, payload, delivered_once=True)
-    assert len(list((tmp_path / "spool").glob("*.outcome"))) == 1
-
-
-async def test_a_longer_task_of_a_backend_that_delivers_once_is_heard_of_while_it_runs(tmp_path: Path) -> None:
-    async with _owner() as owner:
-        payload = await owner.payload(_wait_for, path=str(tmp_path / "go"))
-        running = asyncio.create_task(asyncio.to_thread(run, payload, delivered_once=True))
-        assert (await owner.recv())["type"] == "task_started"
-        (tmp_path / "go").touch()
-        assert (await owner.outcome())["result"] == "released"
-        await running
-
-
-async def test_what_waits_at_the_receiver_is_fetched_without_a_start(tmp_path: Path) -> None:
-    async with _owner() as owner:
-        payload = await owner.payload(_length, text="x" * 10_000, limit=2000)
-        assert "claim" in payload
-        await asyncio.to_thread(run, payload, delivered_once=True)
-        assert (await owner.outcome())["result"] == 10_000
-
-
-async def test_a_backend_that_delivers_once_leaves_nothing_on_the_worker_s_host(tmp_path: Path) -> None:
-    async with _owner() as owner:
-        await asyncio.to_thread(run, await owner.payload(_length, text="abc"), delivered_once=True)
-        await owner.outcome()
-    assert [path for path in (tmp_path / "spool").rglob("*") if path.is_file()] == []
-
-
-async def test_a_task_that_comes_after_its_time_is_not_executed_by_a_backend_that_delivers_once() -> None:
-    async with _owner() as owner:
-        payload = await owner.payload(_length, text="abc")
-        payload["deadline"] = time.time() - 1.0
-        await asyncio.to_thread(run, payload, delivered_once=True)
-        event = await owner.outcome()
-    assert event["type"] == "task_error"
-    assert "after its delivery_timeout" in event["error"]["message"]
