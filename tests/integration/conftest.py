@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 import wove
+from tests.support.event_server import EventServer, event_server
 from tests.support.jobs import Jobs
+from tests.support.worker_processes import Workers
 from wove.backend.connections import connections
 from wove.backend.spool import spool
 from wove.runtime import runtime
@@ -40,3 +42,18 @@ def own_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     spool.cache_clear()
     connections().close()
     wove.shutdown()
+
+
+@pytest.fixture
+def server() -> Iterator[EventServer]:
+    """A server for the events of worker processes."""
+    with event_server() as server:
+        yield server
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[Workers]:
+    """Worker processes, which end with the test, and a place of their own for outcomes that nobody takes."""
+    workers = Workers(tmp_path)
+    yield workers
+    workers.close()

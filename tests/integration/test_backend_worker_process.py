@@ -1,120 +1,19 @@
-"""``python -m wove.backend_worker`` as a real process: where its payload comes from, how it ends, what signals do."""
+"""``python -m wove.backend_worker`` as a real process: where its payload comes from, and how it ends."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.event_server import EventServer, Move, Request, event_server
+from tests.support.event_server import EventServer, Move, Request, final_event
 from tests.support.payloads import SECRET, payload_for
-from wove.backend.frames import deserialize_frame
+from tests.support.worker_processes import Workers
+from tests.support.worker_tasks import sleeping
 from wove.backend.payload import payload_to_b64
 from wove.backend.signing import sign_payload
-
-WITH_OWN_HANDLER = """
-import signal, sys
-from wove.backend_worker import main
-
-def handler(number, frame):
-    {body}
-
-signal.signal(signal.SIGTERM, handler)
-sys.exit(main(sys.argv[1:]))
-"""
-
-# No signal that has its default action does anything to the first process of a container.
-AS_FIRST_PROCESS = """
-import os, sys
-from wove.backend_worker import main
-
-os.getpid = lambda: 1
-os.kill = lambda pid, number: None
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.fixture
-def server() -> Iterator[EventServer]:
-    with event_server() as server:
-        yield server
-
-
-class Workers:
-    """Starts worker processes, and ends those that a test leaves."""
-
-    def __init__(self, directory: Path) -> None:
-        self.spool = directory / "spool"
-        self._started: list[subprocess.Popen[str]] = []
-
-    def start(
-        self,
-        payload: dict[str, Any] | None,
-        *arguments: str,
-        program: tuple[str, ...] = ("-m", "wove.backend_worker"),
-        stdin: str | None = None,
-        **variables: str,
-    ) -> subprocess.Popen[str]:
-        environment = {**os.environ, "WOVE_SPOOL_DIR": str(self.spool), **variables}
-        if payload is not None:
-            environment["WOVE_BACKEND_PAYLOAD"] = payload_to_b64(payload)
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", *program, *arguments],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._started.append(process)
-        if process.stdin is not None:
-            process.stdin.write(stdin or "")
-            process.stdin.close()
-            process.stdin = None
-        return process
-
-    def run(self, payload: dict[str, Any] | None, *arguments: str, **options: Any) -> tuple[int, str]:
-        """Return exit code and standard error of a worker that ends by itself."""
-        return self.end(self.start(payload, *arguments, **options))
-
-    def end(self, process: subprocess.Popen[str]) -> tuple[int, str]:
-        """Wait for a worker's end."""
-        _, errors = process.communicate(timeout=60)
-        return process.returncode, errors
-
-    def close(self) -> None:
-        for process in self._started:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-
-
-@pytest.fixture
-def workers(tmp_path: Path) -> Iterator[Workers]:
-    workers = Workers(tmp_path)
-    yield workers
-    workers.close()
-
-
-def _final(server: EventServer) -> dict[str, Any]:
-    finals = [request for request in server.requests if request.kind in ("task_result", "task_error", "task_cancelled")]
-    assert len(finals) == 1, server.kinds
-    return deserialize_frame(finals[0].event)
-
-
-def _sleeping(seconds: float = 60.0) -> Callable[[], None]:
-    def task() -> None:
-        import time
-
-        time.sleep(seconds)
-
-    return task
 
 
 def test_the_payload_comes_from_the_environment_and_is_hidden_from_the_task(
@@ -127,12 +26,12 @@ def test_the_payload_comes_from_the_environment_and_is_hidden_from_the_task(
 
     assert workers.run(payload_for(server.url, task)) == (0, "")
     assert server.kinds == ["task_started", "task_result"]
-    assert _final(server)["result"] is False
+    assert final_event(server)["result"] is False
 
 
 def test_the_payload_may_be_the_first_argument(server: EventServer, workers: Workers) -> None:
     assert workers.run(None, payload_to_b64(payload_for(server.url, lambda: 1))) == (0, "")
-    assert _final(server)["result"] == 1
+    assert final_event(server)["result"] == 1
 
 
 @pytest.mark.parametrize("encode", [payload_to_b64, json.dumps], ids=["base64", "json"])
@@ -141,7 +40,7 @@ def test_the_payload_may_come_on_standard_input(
 ) -> None:
     payload = payload_for(server.url, lambda text: len(text), text="x" * 300_000)
     assert workers.run(None, "--stdin", stdin=encode(payload) + "\n") == (0, "")
-    assert _final(server)["result"] == 300_000
+    assert final_event(server)["result"] == 300_000
 
 
 def test_the_payload_may_be_in_a_file(server: EventServer, workers: Workers, tmp_path: Path) -> None:
@@ -153,7 +52,7 @@ def test_the_payload_may_be_in_a_file(server: EventServer, workers: Workers, tmp
     file = tmp_path / "payload"
     file.write_text(json.dumps(payload_for(server.url, task, text="x" * 300_000)))
     assert workers.run(None, WOVE_BACKEND_PAYLOAD_FILE=str(file)) == (0, "")
-    assert _final(server)["result"] == (300_000, False)
+    assert final_event(server)["result"] == (300_000, False)
 
 
 def test_a_file_that_cannot_be_read_is_named(workers: Workers, tmp_path: Path) -> None:
@@ -184,7 +83,7 @@ def test_without_a_usable_payload_it_exits_64_and_says_why(
 
 def test_a_failed_task_whose_weave_knows_is_no_failed_process(server: EventServer, workers: Workers) -> None:
     assert workers.run(payload_for(server.url, lambda: 1 / 0)) == (0, "")
-    assert _final(server)["error"]["kind"] == "ZeroDivisionError"
+    assert final_event(server)["error"]["kind"] == "ZeroDivisionError"
 
 
 # Fault 10, and what becomes of it when the job is delivered again.
@@ -206,7 +105,7 @@ def test_an_outcome_that_nobody_takes_exits_75_and_is_delivered_by_the_next_proc
     assert "the-token" not in errors
     server.open()
     assert workers.run(payload) == (0, "")
-    assert _final(server)["result"] == "once"
+    assert final_event(server)["result"] == "once"
     assert Path(executed).read_text() == "x"
     assert list(workers.spool.glob("*.outcome")) == []
 
@@ -230,7 +129,7 @@ def test_a_signed_payload_is_executed(server: EventServer, workers: Workers) -> 
     payload = payload_for(server.url, lambda: 1) | {"callback_security": "env:JOBS_SECRET"}
     payload["signature"] = sign_payload(payload, SECRET)
     assert workers.run(payload, JOBS_SECRET=SECRET.decode()) == (0, "")
-    assert _final(server)["result"] == 1
+    assert final_event(server)["result"] == 1
 
 
 # Fault 13.
@@ -238,127 +137,12 @@ def test_proxy_variables_are_ignored(server: EventServer, workers: Workers) -> N
     proxy = "http://127.0.0.1:9"
     variables = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"), proxy)
     assert workers.run(payload_for(server.url, lambda: 1), **variables) == (0, "")
-    assert _final(server)["result"] == 1
-
-
-def test_sigterm_is_told_to_the_weave_before_the_process_dies_of_it(server: EventServer, workers: Workers) -> None:
-    process = workers.start(payload_for(server.url, _sleeping()))
-    server.wait_for("task_started")
-    _signal_until(server, process, signal.SIGTERM)
-    assert workers.end(process)[0] == -signal.SIGTERM
-    assert _final(server)["type"] == "task_cancelled"
-
-
-def _signal_until(server: EventServer, process: subprocess.Popen[str], number: int) -> None:
-    """Signal a worker once its task sleeps."""
-    _wait_for_state(process, "S")
-    process.send_signal(number)
-
-
-def _wait_for_state(process: subprocess.Popen[str], state: str) -> None:
-    deadline = time.monotonic() + 20
-    seen = 0
-    while seen < 5:
-        assert time.monotonic() < deadline
-        stat = Path(f"/proc/{process.pid}/stat").read_text()
-        seen = seen + 1 if stat.rpartition(")")[2].split()[0] == state else 0
-        time.sleep(0.02)
-
-
-def test_sigterm_ends_a_worker_that_is_the_first_process_of_a_container(server: EventServer, workers: Workers) -> None:
-    process = workers.start(payload_for(server.url, _sleeping()), program=("-c", AS_FIRST_PROCESS))
-    server.wait_for("task_started")
-    _signal_until(server, process, signal.SIGTERM)
-    assert workers.end(process)[0] == 128 + signal.SIGTERM
-    assert _final(server)["type"] == "task_cancelled"
-
-
-def test_sigterm_ends_a_worker_whose_weave_is_gone(server: EventServer, workers: Workers) -> None:
-    process = workers.start(payload_for(server.url, _sleeping()))
-    server.wait_for("task_started")
-    server.close()
-    _signal_until(server, process, signal.SIGTERM)
-    assert workers.end(process)[0] == -signal.SIGTERM
-
-
-@pytest.mark.parametrize("kind", ["sync", "coroutine"])
-def test_ctrl_c_stops_the_task_and_the_worker(server: EventServer, workers: Workers, kind: str) -> None:
-    async def coroutine() -> None:
-        import asyncio
-
-        await asyncio.sleep(60)
-
-    process = workers.start(payload_for(server.url, coroutine if kind == "coroutine" else _sleeping()))
-    server.wait_for("task_started")
-    _signal_until(server, process, signal.SIGINT)
-    code, errors = workers.end(process)
-    assert code == -signal.SIGINT or "KeyboardInterrupt" in errors
-    assert _final(server)["type"] == "task_cancelled"
-
-
-def test_a_result_that_is_on_its_way_is_delivered_before_sigterm_ends_the_process(
-    server: EventServer, workers: Workers
-) -> None:
-    server.rule = lambda request: Move(503) if request.kind == "task_result" else Move()
-    process = workers.start(payload_for(server.url, lambda: 1))
-    server.wait_for("task_result", 2)
-    process.send_signal(signal.SIGTERM)
-    server.rule = lambda request: Move()
-    assert workers.end(process)[0] == -signal.SIGTERM
-    assert server.kinds[-1] == "task_result"
-    assert "task_cancelled" not in server.kinds
-    assert list(workers.spool.glob("*.outcome")) == []
-
-
-def test_a_handler_that_ends_the_process_goes_on_doing_so(server: EventServer, workers: Workers) -> None:
-    program = ("-c", WITH_OWN_HANDLER.format(body="sys.exit(7)"))
-    process = workers.start(payload_for(server.url, _sleeping()), program=program)
-    server.wait_for("task_started")
-    _signal_until(server, process, signal.SIGTERM)
-    assert workers.end(process)[0] == 7
-    assert _final(server)["type"] == "task_cancelled"
-
-
-def test_a_handler_that_lets_the_task_end_goes_on_doing_so(
-    server: EventServer, workers: Workers, tmp_path: Path
-) -> None:
-    go_on = str(tmp_path / "go on")
-
-    def task() -> str:
-        import os
-        import time
-
-        while not os.path.exists(go_on):
-            time.sleep(0.01)
-        return "ended in peace"
-
-    program = ("-c", WITH_OWN_HANDLER.format(body=f"open({go_on!r}, 'w').close()"))
-    process = workers.start(payload_for(server.url, task), program=program)
-    server.wait_for("task_started")
-    _signal_until(server, process, signal.SIGTERM)
-    assert workers.end(process) == (0, "")
-    assert _final(server)["result"] == "ended in peace"
-
-
-def test_a_child_that_a_task_terminates_says_nothing_to_the_weave(server: EventServer, workers: Workers) -> None:
-    def task() -> int | None:
-        import multiprocessing
-        import time
-
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
-        child.start()
-        child.terminate()
-        child.join()
-        return child.exitcode
-
-    assert workers.run(payload_for(server.url, task)) == (0, "")
-    assert server.kinds == ["task_started", "task_result"]
-    assert _final(server)["result"] == -signal.SIGTERM
+    assert final_event(server)["result"] == 1
 
 
 # Fault 32: the process of the weave is killed; three leases are 1.5 s.
 def test_a_worker_stops_when_its_weave_has_been_gone_for_three_leases(server: EventServer, workers: Workers) -> None:
-    process = workers.start(payload_for(server.url, _sleeping()) | {"lease": 0.5})
+    process = workers.start(payload_for(server.url, sleeping()) | {"lease": 0.5})
     server.rule = lambda request: Move(body={"cancel": False, "lease": 0.5})
     server.wait_for("heartbeat")
     server.close()
@@ -385,7 +169,7 @@ def test_an_outage_of_eight_seconds_loses_nothing(server: EventServer, workers: 
     time.sleep(8)
     server.open()
     assert workers.end(process) == (0, "")
-    assert _final(server)["result"] == 42
+    assert final_event(server)["result"] == 42
 
 
 def test_heartbeats_go_on_while_the_task_computes(server: EventServer, workers: Workers, tmp_path: Path) -> None:
@@ -405,7 +189,7 @@ def test_heartbeats_go_on_while_the_task_computes(server: EventServer, workers: 
 
     server.rule = count
     assert workers.run(payload_for(server.url, task) | {"lease": 0.3}) == (0, "")
-    assert _final(server)["result"] == "done"
+    assert final_event(server)["result"] == "done"
 
 
 def test_a_task_that_prints_and_reads_standard_input_disturbs_nothing(server: EventServer, workers: Workers) -> None:
@@ -418,7 +202,7 @@ def test_a_task_that_prints_and_reads_standard_input_disturbs_nothing(server: Ev
     process = workers.start(payload_for(server.url, task))
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, errors) == (0, "printed\n", "")
-    assert _final(server)["result"] == ""
+    assert final_event(server)["result"] == ""
 
 
 def test_threads_that_a_task_leaves_do_not_keep_the_result_back(server: EventServer, workers: Workers) -> None:
@@ -431,5 +215,5 @@ def test_threads_that_a_task_leaves_do_not_keep_the_result_back(server: EventSer
 
     began = time.monotonic()
     assert workers.run(payload_for(server.url, task))[0] == 0
-    assert _final(server)["result"] == "result"
+    assert final_event(server)["result"] == "result"
     assert time.monotonic() - began < 30

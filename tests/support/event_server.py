@@ -197,8 +197,9 @@ def is_final(request: Request) -> bool:
 
 def final_event(server: EventServer) -> dict[str, Any]:
     """The one outcome that has arrived, with what its pickles hold."""
-    (final,) = [request for request in server.requests if is_final(request)]
-    return deserialize_frame(final.event)
+    finals = [request for request in server.requests if is_final(request)]
+    assert len(finals) == 1, server.kinds
+    return deserialize_frame(finals[0].event)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Tasks for the tests of workers: one that counts its executions, and one that shares objects with its test."""
+"""Tasks for the tests of workers: one that counts its executions, one that sleeps, and one that shares objects."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +22,17 @@ class Counter:
     @property
     def count(self) -> int:
         return self._path.stat().st_size if self._path.exists() else 0
+
+
+def sleeping(seconds: float = 60.0) -> Callable[[], None]:
+    """Return a task that sleeps."""
+
+    def task() -> None:
+        import time
+
+        time.sleep(seconds)
+
+    return task
 
 
 shared: dict[str, Callable[..., Any]] = {}
