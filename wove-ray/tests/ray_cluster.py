@@ -102,6 +102,11 @@ class RayCluster:
         """The address for programs on this machine."""
         return f"{HOST}:{self.port}"
 
+    @property
+    def client_address(self) -> str:
+        """The address for clients on this machine."""
+        return f"ray://{HOST}:{self.client_port}"
+
     def start(self) -> None:
         """Return when head and node are up."""
         self.head.ensure()
