@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Collection
 from typing import Any, ClassVar
 
@@ -12,8 +13,8 @@ from tests.support.relay import Relay
 from tests.support.servers import HOST
 from wove.testing import Deployment
 
-# How long the session's process may take to answer.
-_ANSWER_SECONDS = 10.0
+# How long the session's process may take to answer, and Ray Client to reach it again: it tries for 30 seconds.
+_ANSWER_SECONDS = 40.0
 
 
 class RayDeployment(Deployment):
@@ -129,14 +130,19 @@ class ClientDeployment(RayDeployment):
 
 
 def _answers() -> bool:
-    """Tell whether the session of this process works."""
+    """Tell whether the session of this process works, once Ray Client has connected anew."""
     answers: list[object] = []
 
     def ask() -> None:
-        try:
-            answers.append(ray.cluster_resources())
-        except Exception:  # Of many kinds, when a session is broken.
-            pass
+        end = time.monotonic() + _ANSWER_SECONDS
+        while time.monotonic() < end:
+            try:
+                answers.append(ray.cluster_resources())
+                return
+            except ConnectionError:  # It has given up.
+                return
+            except Exception:  # Of many kinds, while it connects.
+                time.sleep(0.1)
 
     # A broken session may also let its callers wait for ever.
     asking = threading.Thread(target=ask, daemon=True)
