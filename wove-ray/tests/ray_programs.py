@@ -1,9 +1,13 @@
 """Programs that Wove gives a session of Ray, for tests in which they are processes of their own."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
+
+# Programs may use what the tests use.
+_ROOT = Path(__file__).parents[2]
 
 TWICE = """
 import sys
@@ -66,6 +70,41 @@ print("posted:", 6 - len(carried))
 wove.shutdown()
 """
 
+GIVEN_UP = """
+import os
+import sys
+import time
+
+os.environ["RAY_CLIENT_RECONNECT_GRACE_PERIOD"] = "1"  # In seconds.
+
+import ray
+import wove
+from tests.support.relay import Relay
+from wove import weave
+
+
+def once(number):
+    with weave(number=number) as w:
+        @w.do(environment="there")
+        def double(number):
+            return 2 * number
+    return w.result.double
+
+
+with Relay(int(sys.argv[1].rpartition(":")[2])) as relay:
+    config = {"address": f"ray://127.0.0.1:{relay.port}"}
+    wove.config(environments={"there": {"executor": "ray", "executor_config": config}})
+    print(once(1))
+    relay.shut()
+    end = time.monotonic() + 60.0
+    while ray.is_initialized() and time.monotonic() < end:
+        time.sleep(0.1)
+    print(ray.is_initialized())
+    relay.open()
+    print(once(2))
+    wove.shutdown()
+"""
+
 
 def run_program(directory: Path, text: str, address: str) -> subprocess.CompletedProcess[str]:
     """Return what became of a program that was given the address of a cluster."""
@@ -74,6 +113,7 @@ def run_program(directory: Path, text: str, address: str) -> subprocess.Complete
     return subprocess.run(
         [sys.executable, "-W", "error", str(program), address],
         cwd=directory,
+        env=os.environ | {"PYTHONPATH": str(_ROOT)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

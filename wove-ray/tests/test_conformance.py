@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ray_backend import ClientDeployment, RayDeployment
 from ray_cluster import RayCluster
-from ray_programs import POSTED, TWICE, run_program
+from ray_programs import GIVEN_UP, POSTED, TWICE, run_program
 
 from wove.testing import AdapterConformance
 from wove_ray import RayAdapter
@@ -106,3 +106,8 @@ class TestClient(OnRay):
         done = run_program(tmp_path, POSTED, cluster.client_address)
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines() == ["[0, 1, 4, 9, 16, 25]", "posted: 6"]
+
+    def test_a_session_that_ray_client_has_given_up_is_made_again(self, cluster: RayCluster, tmp_path: Path) -> None:
+        done = run_program(tmp_path, GIVEN_UP, cluster.client_address)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == ["2", "False", "4"]

@@ -83,7 +83,7 @@ def leave() -> None:
             return
         _made = None
         # The program may have closed it by itself, or the interpreter's end has.
-        if ray.is_initialized():
+        if ray.is_initialized() or _is_given_up():
             ray.shutdown()
         _forwarded.removeFilter(_is_no_matter_of_threads)
 
@@ -93,6 +93,17 @@ def is_client() -> bool:
     # Where nobody has imported it, nobody is connected through it; it needs packages that others do not need.
     client = sys.modules.get("ray.util.client")
     return client is not None and bool(client.ray.is_connected())
+
+
+def _is_given_up() -> bool:
+    """Tell whether Ray Client has lost its session for good: until that is closed, Ray refuses another one."""
+    client = sys.modules.get("ray.util.client")
+    if client is None:
+        return False
+    context = client.ray.get_context()
+    # Closing this one would close those, too, that the project has made beside it.
+    is_alone = client.num_connected_contexts() == 1
+    return is_alone and context.client_worker is not None and not context.is_connected()
 
 
 def _check_address(wanted: str | None) -> None:
@@ -121,6 +132,8 @@ def _connect(settings: Settings) -> None:
     elif address == DEFAULT_ADDRESS:
         address = os.environ.get("RAY_ADDRESS") or address
     _check_port(address)
+    if _is_given_up():
+        ray.shutdown()
     _forwarded.addFilter(_is_no_matter_of_threads)
     with _quietly():
         attempts = _CLIENT_ATTEMPTS if address.startswith(CLIENT_SCHEME) else 1
