@@ -20,9 +20,10 @@ CORE_EXTRAS = "[grpc,websocket]"
 # Most tests wait for processes, timeouts and heartbeats: four at a time keep two cores busy. A class stays together,
 # for the servers that its tests share.
 SIDE_BY_SIDE = ("-n", "4", "--dist", "loadscope")
-# In CI, a test that fails is run once more, and the report names it as RERUN: these wait for threads, processes and
-# servers, and on a machine that others use too one of thousands comes too late. One that is named often is broken.
-SECOND_CHANCE = ("--reruns", "1", "-raR") if os.environ.get("CI") else ()
+# In CI, a test that fails is run once more, and the report names it as RERUN, with the reason: these wait for threads,
+# processes and servers, and on a machine that others use too one of thousands comes too late. One that is named often
+# is broken.
+SECOND_CHANCE = ("--reruns", "1", "-raR", "--rerun-show-tracebacks") if os.environ.get("CI") else ()
 # And what the tests of adapters start takes its time.
 ADAPTERS_AT_ONCE = 2
 # A package as a third party writes it; nothing of ours knows of it.
