@@ -93,6 +93,8 @@ def once(number):
 
 with Relay(int(sys.argv[1].rpartition(":")[2])) as relay:
     config = {"address": f"ray://127.0.0.1:{relay.port}"}
+    if OWN:
+        ray.init(config["address"], log_to_driver=False, logging_level="ERROR")
     wove.config(environments={"there": {"executor": "ray", "executor_config": config}})
     print(once(1))
     relay.shut()
@@ -101,7 +103,12 @@ with Relay(int(sys.argv[1].rpartition(":")[2])) as relay:
         time.sleep(0.1)
     print(ray.is_initialized())
     relay.open()
-    print(once(2))
+    try:
+        print(once(2))
+    except ConnectionError as error:
+        print("Call ray.shutdown()" in str(error))
+        ray.shutdown()
+        print(once(2))
     wove.shutdown()
 """
 

@@ -108,6 +108,11 @@ class TestClient(OnRay):
         assert done.stdout.splitlines() == ["[0, 1, 4, 9, 16, 25]", "posted: 6"]
 
     def test_a_session_that_ray_client_has_given_up_is_made_again(self, cluster: RayCluster, tmp_path: Path) -> None:
-        done = run_program(tmp_path, GIVEN_UP, cluster.client_address)
+        done = run_program(tmp_path, GIVEN_UP.replace("OWN", "False"), cluster.client_address)
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines() == ["2", "False", "4"]
+
+    def test_the_program_s_own_session_that_is_lost_is_left_to_it(self, cluster: RayCluster, tmp_path: Path) -> None:
+        done = run_program(tmp_path, GIVEN_UP.replace("OWN", "True"), cluster.client_address)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == ["2", "False", "True", "4"]

@@ -26,6 +26,38 @@ def test_a_session_that_wove_made_is_quiet_and_ends_with_wove(cluster: RayCluste
     assert done.stdout.splitlines() == ["hello Ray True", "False", "hello Ray"]
 
 
+REPLACED = """
+import sys
+import ray
+import wove
+from wove import weave
+
+wove.config(environments={"there": {"executor": "ray", "executor_config": {"address": sys.argv[1]}}})
+
+
+def once(number):
+    with weave(number=number) as w:
+        @w.do(environment="there")
+        def double(number):
+            return 2 * number
+    return w.result.double
+
+
+print(once(1))
+ray.shutdown()
+ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+print(once(2))
+wove.shutdown()
+print(ray.is_initialized())
+"""
+
+
+def test_a_session_that_the_program_makes_after_wove_s_is_left_open(cluster: RayCluster, tmp_path: Path) -> None:
+    done = run_program(tmp_path, REPLACED, cluster.address)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["2", "4", "True"]
+
+
 CLOSED = """
 import sys
 import threading

@@ -38,8 +38,8 @@ _forwarded = logging.getLogger("ray.util.client.logsclient")
 
 _lock = threading.Lock()
 _holders = 0
-# The address of the session that was made here, as it was given.
-_made: str | None = None
+# The address of the session that was made here, as it was given, and what tells that session from others.
+_made: tuple[str, object] | None = None
 
 
 def join(settings: Settings) -> bool:
@@ -65,7 +65,7 @@ def join(settings: Settings) -> bool:
                     "leave init out and give 'address'."
                 )
             _connect(settings)
-            _made = settings.address or DEFAULT_ADDRESS
+            _made = (settings.address or DEFAULT_ADDRESS, _identity())
         _holders += 1
     if is_client():
         # Tasks are what Ray Client carries here; that they amount to 10 MB in time is no news.
@@ -81,37 +81,49 @@ def leave() -> None:
         _holders -= 1
         if _holders or _made is None:
             return
-        _made = None
         # The program may have closed it by itself, or the interpreter's end has.
-        if ray.is_initialized() or _is_given_up():
+        if _is_made_here():
             ray.shutdown()
+        _made = None
         _forwarded.removeFilter(_is_no_matter_of_threads)
 
 
 def is_client() -> bool:
     """Tell whether the session is one of Ray Client."""
+    context = _client_context()
+    return context is not None and bool(context.is_connected())
+
+
+def _client_context() -> Any:
     # Where nobody has imported it, nobody is connected through it; it needs packages that others do not need.
     client = sys.modules.get("ray.util.client")
-    return client is not None and bool(client.ray.is_connected())
+    return None if client is None else client.ray.get_context()
 
 
-def _is_given_up() -> bool:
-    """Tell whether Ray Client has lost its session for good: until that is closed, Ray refuses another one."""
-    client = sys.modules.get("ray.util.client")
-    if client is None:
-        return False
-    context = client.ray.get_context()
-    # Closing this one would close those, too, that the project has made beside it.
-    is_alone = client.num_connected_contexts() == 1
-    return is_alone and context.client_worker is not None and not context.is_connected()
+def _identity() -> object:
+    """Return what tells the session from an earlier or a later one, also where Ray Client has lost it; None if there is
+    none. Asks nobody.
+    """
+    context = _client_context()
+    if context is not None and context.client_worker is not None:
+        return context.client_worker
+    if not ray.is_initialized():
+        return None
+    here = ray.get_runtime_context()
+    return here.gcs_address, here.get_job_id()
+
+
+def _is_made_here() -> bool:
+    return _made is not None and _made[1] == _identity()
 
 
 def _check_address(wanted: str | None) -> None:
-    if wanted is None or wanted in (DEFAULT_ADDRESS, _made):
+    made = _made[0] if _made is not None and _is_made_here() else None
+    if wanted is None or wanted in (DEFAULT_ADDRESS, made):
         return
-    there = _address_in_use() if _made in (None, DEFAULT_ADDRESS) else _made
+    there = _address_in_use() if made in (None, DEFAULT_ADDRESS) else made
     # A host has many names; another port is another cluster for sure.
-    if there is None or (there != _made and there.rpartition(":")[2] == wanted.rpartition(":")[2]):
+    if there is None or (there != made and there.rpartition(":")[2] == wanted.rpartition(":")[2]):
         return
     raise ConfigurationError(
         f"address: this process is connected to Ray at {there}, and has one session at a time; it cannot have another "
@@ -125,6 +137,18 @@ def _address_in_use() -> str | None:
     return str(ray.get_runtime_context().gcs_address)
 
 
+def _close_lost() -> None:
+    """Close a session of Ray Client that is lost for good: until then, Ray refuses another one."""
+    if _identity() is None:
+        return
+    if not _is_made_here():
+        raise ConnectionError(
+            "This process's own session with Ray is lost: Ray Client has given it up. Call ray.shutdown(), and "
+            "ray.init() again, in the project."
+        )
+    ray.shutdown()
+
+
 def _connect(settings: Settings) -> None:
     address = settings.address or DEFAULT_ADDRESS
     if settings.is_client:
@@ -132,8 +156,7 @@ def _connect(settings: Settings) -> None:
     elif address == DEFAULT_ADDRESS:
         address = os.environ.get("RAY_ADDRESS") or address
     _check_port(address)
-    if _is_given_up():
-        ray.shutdown()
+    _close_lost()
     _forwarded.addFilter(_is_no_matter_of_threads)
     with _quietly():
         attempts = _CLIENT_ATTEMPTS if address.startswith(CLIENT_SCHEME) else 1
