@@ -71,6 +71,15 @@ def read_outcomes(lines: Iterable[str]) -> Subjects:
     return subjects
 
 
+def merge(known: Subjects, found: Subjects) -> Subjects:
+    """Replace the subjects that another run has found, which may have run scenarios in another order than the rows."""
+    rows = dict.fromkeys(title for subject in known.values() for title in subject["scenarios"])
+    for subject in found.values():
+        scenarios = subject["scenarios"]
+        subject["scenarios"] = {title: scenarios[title] for title in [*rows, *scenarios] if title in scenarios}
+    return known | found
+
+
 def render(subjects: Mapping[str, Subject]) -> str:
     """Return the page for a set of subjects."""
     parts = [_INTRODUCTION]
@@ -126,7 +135,7 @@ def main(arguments: Sequence[str]) -> int:
         print("docs/backends.md is not what docs/backends.json says. Run: python docs/backends_table.py")
         return 1
     for name in arguments:
-        subjects |= read_outcomes(Path(name).read_text(encoding="utf-8").splitlines())
+        subjects = merge(subjects, read_outcomes(Path(name).read_text(encoding="utf-8").splitlines()))
     data = json.dumps(dict(sorted(subjects.items())), indent=1, ensure_ascii=False)
     DATA.write_text(data + "\n", encoding="utf-8")
     PAGE.write_text(render(subjects), encoding="utf-8")

@@ -79,6 +79,13 @@ def test_a_run_of_one_backend_leaves_the_others_as_they_were(
     assert table.main(["--check"]) == 0
 
 
+def test_rows_stay_where_they_are_whatever_the_order_of_a_run(table: ModuleType) -> None:
+    before = table.read_outcomes([line("acme", "map"), line("acme", "cancel"), line("acme", "retry")])
+    titles = ["new", "retry", "map", "cancel"]
+    after = table.merge(before, table.read_outcomes([line("acme", title) for title in titles]))
+    assert list(after["acme"]["scenarios"]) == ["map", "cancel", "retry", "new"]
+
+
 def test_each_kind_of_system_has_a_table_of_its_own(table: ModuleType) -> None:
     page = table.render(table.read_outcomes([line("ray (ray://)", "map"), line("rq", "map"), line("acme", "map")]))
     headings = [text.removeprefix("## ") for text in page.splitlines() if text.startswith("## ")]
