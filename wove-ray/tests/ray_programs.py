@@ -112,6 +112,46 @@ with Relay(int(sys.argv[1].rpartition(":")[2])) as relay:
     wove.shutdown()
 """
 
+FORGOTTEN = """
+import os
+import signal
+import sys
+from pathlib import Path
+
+os.environ["RAY_CLIENT_RECONNECT_GRACE_PERIOD"] = "1"  # In seconds.
+
+import wove
+from wove import weave
+
+wove.config(environments={"there": {"executor": "ray", "executor_config": {"address": sys.argv[1]}}})
+
+
+def once(number):
+    with weave(number=number) as w:
+        @w.do(environment="there")
+        def double(number):
+            return 2 * number
+    return w.result.double
+
+
+def sessions():
+    lines = Path("/proc").glob("[0-9]*/cmdline")
+    return {int(each.parent.name) for each in lines if b"specific-server" in each.read_bytes()}
+
+
+before = sessions()
+print(once(1))
+for pid in sessions() - before:
+    os.kill(pid, signal.SIGKILL)
+for attempt in range(10):
+    try:
+        print(once(2))
+        break
+    except ConnectionError as error:
+        print(error, file=sys.stderr)
+wove.shutdown()
+"""
+
 
 def run_program(directory: Path, text: str, address: str) -> subprocess.CompletedProcess[str]:
     """Return what became of a program that was given the address of a cluster."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ray_backend import ClientDeployment, RayDeployment
 from ray_cluster import RayCluster
-from ray_programs import GIVEN_UP, POSTED, TWICE, run_program
+from ray_programs import FORGOTTEN, GIVEN_UP, POSTED, TWICE, run_program
 
 from wove.testing import AdapterConformance
 from wove_ray import RayAdapter
@@ -111,6 +111,13 @@ class TestClient(OnRay):
         done = run_program(tmp_path, GIVEN_UP.replace("OWN", "False"), cluster.client_address)
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines() == ["2", "False", "4"]
+
+    def test_a_session_that_its_server_does_not_know_any_more_is_made_again(
+        self, cluster: RayCluster, tmp_path: Path
+    ) -> None:
+        done = run_program(tmp_path, FORGOTTEN, cluster.client_address)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == ["2", "4"], done.stderr
 
     def test_the_program_s_own_session_that_is_lost_is_left_to_it(self, cluster: RayCluster, tmp_path: Path) -> None:
         done = run_program(tmp_path, GIVEN_UP.replace("OWN", "True"), cluster.client_address)

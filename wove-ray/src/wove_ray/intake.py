@@ -98,7 +98,9 @@ class Intake:
         except (TimeoutError, asyncio.CancelledError) as error:
             submitting.add_done_callback(self._withdraw_late)
             if isinstance(error, TimeoutError):
-                raise ConnectionError(f"Ray has not taken the task within {_ANSWER_SECONDS:g} s.") from None
+                raise ConnectionError(
+                    f"Ray has not taken the task within {_ANSWER_SECONDS:g} s. Is its head running?"
+                ) from None
             raise
 
     def _is_quick(self, submissions: "Sequence[Submission]") -> bool:

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,7 +19,7 @@ from wove_ray.settings import Settings
 
 # A session of Ray Client says by itself that it is lost.
 _CLIENT = "client"
-# For how long nodes that can run a task are taken for granted.
+# For how long nodes that can run a task are taken for granted, and a session of Ray Client.
 _TRUST_SECONDS = 10.0
 
 Ended = Callable[["Submitted"], None]
@@ -93,7 +94,7 @@ class Runs:
     @property
     def is_ready(self) -> bool:
         """Whether submitting asks nobody: Ray knows the function, and a moment ago some node could run a task."""
-        return self._knows_nodes and self._has_submitted and ray.is_initialized()
+        return self._knows_nodes and self._has_submitted and session.is_there()
 
     @property
     def _knows_nodes(self) -> bool:
@@ -106,7 +107,7 @@ class Runs:
             ConnectionError: the session is lost and cannot be made again.
         """
         self._rejoin()
-        with self._storing:
+        with self._storing, self._doubting():
             for argument in arguments:
                 if argument not in self._stored:
                     self._stored[argument] = ray.put(argument.data)
@@ -130,12 +131,13 @@ class Runs:
             self._rejoin()
         if not self._knows_nodes:
             self._check_nodes()
-        session = self._session()
-        submitted = [self._submit(*submission, session=session, returns=returns) for submission in submissions]
-        self._has_submitted = True
-        if self.is_client:
-            # Ray Client sends in the background; when the last one has its name, all have arrived.
-            submitted[-1].ref.hex()
+        here = self._session()
+        with self._doubting():
+            submitted = [self._submit(*submission, session=here, returns=returns) for submission in submissions]
+            self._has_submitted = True
+            if self.is_client:
+                # Ray Client sends in the background; when the last one has its name, all have arrived.
+                submitted[-1].ref.hex()
         return submitted
 
     def watch(self, runs: Iterable[Submitted]) -> None:
@@ -144,7 +146,7 @@ class Runs:
         Raises:
             Exception: the session that they ran in has been closed.
         """
-        if not ray.is_initialized():
+        if not session.is_there():
             raise ConnectionError("the session with Ray has been closed, and its tasks have ended with it")
         for run in runs:
             if not run.told:
@@ -156,7 +158,7 @@ class Runs:
         Asks nobody.
         """
         try:
-            there = self._session() if ray.is_initialized() else None
+            there = self._session() if session.is_there() else None
         except Exception:  # It is being closed right now, by another thread.
             there = None
         return [run for run in runs if run.session != there]
@@ -217,12 +219,23 @@ class Runs:
             )
         self._fits_until = time.monotonic() + _TRUST_SECONDS
 
+    @contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """After an error, take nothing for granted."""
+        try:
+            yield
+        except Exception:
+            self._fits_until = 0.0
+            raise
+
     def _rejoin(self) -> None:
-        """Make the session again that Ray Client has given up, or that the program has closed."""
-        if ray.is_initialized():
+        """Make the session again that Ray Client has lost, or that the program has closed."""
+        if self.is_client and not self._knows_nodes:
+            session.check()
+        if session.is_there():
             return
         with self._rejoining:
-            if not ray.is_initialized():
+            if not session.is_there():
                 self._stored.clear()
                 self._has_submitted = False
                 self.close()
