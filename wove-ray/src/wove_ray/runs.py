@@ -94,7 +94,7 @@ class Runs:
     @property
     def is_ready(self) -> bool:
         """Whether submitting asks nobody: Ray knows the function, and a moment ago some node could run a task."""
-        return self._knows_nodes and self._has_submitted and session.is_there()
+        return self._knows_nodes and self._has_submitted and ray.is_initialized()
 
     @property
     def _knows_nodes(self) -> bool:
@@ -146,7 +146,7 @@ class Runs:
         Raises:
             Exception: the session that they ran in has been closed.
         """
-        if not session.is_there():
+        if not ray.is_initialized():
             raise ConnectionError("the session with Ray has been closed, and its tasks have ended with it")
         for run in runs:
             if not run.told:
@@ -158,7 +158,7 @@ class Runs:
         Asks nobody.
         """
         try:
-            there = self._session() if session.is_there() else None
+            there = self._session() if ray.is_initialized() else None
         except Exception:  # It is being closed right now, by another thread.
             there = None
         return [run for run in runs if run.session != there]
@@ -232,10 +232,10 @@ class Runs:
         """Make the session again that Ray Client has lost, or that the program has closed."""
         if self.is_client and not self._knows_nodes:
             session.check()
-        if session.is_there():
+        if ray.is_initialized():
             return
         with self._rejoining:
-            if not session.is_there():
+            if not ray.is_initialized():
                 self._stored.clear()
                 self._has_submitted = False
                 self.close()

@@ -8,7 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -40,8 +40,6 @@ _lock = threading.Lock()
 _holders = 0
 # The address of the session that was made here, as it was given, and what tells that session from others.
 _made: tuple[str, object] | None = None
-# What tells the session that Ray Client has lost, and says that it has.
-_lost: object = None
 
 
 def join(settings: Settings) -> bool:
@@ -58,7 +56,7 @@ def join(settings: Settings) -> bool:
     """
     global _holders, _made
     with _lock:
-        if is_there():
+        if ray.is_initialized():
             _check_address(settings.address)
         else:
             if not settings.init:
@@ -90,22 +88,16 @@ def leave() -> None:
         _forwarded.removeFilter(_is_no_matter_of_threads)
 
 
-def is_there() -> bool:
-    """Tell whether this process has a session with Ray that is not known to be lost. Asks nobody."""
-    return bool(ray.is_initialized()) and (_lost is None or _lost != _identity())
-
-
 def check() -> None:
-    """Ask the server of Ray Client for the session, so that `is_there` knows. Waits while Ray Client connects anew.
+    """Ask the server of Ray Client for the session. Waits while Ray Client connects anew.
 
-    One that was started again does not know the session, and Ray Client goes on saying that it is connected.
+    A server that was started again does not know it. Only when it is asked, Ray Client closes such a session; until
+    then it says that it is connected.
     """
-    global _lost
-    session = _identity()
-    try:
-        _client_context().client_worker.connection_info()
-    except Exception:  # Of many kinds.
-        _lost = session
+    client = _client_context().client_worker
+    if client is not None:
+        with suppress(ConnectionError):
+            client.connection_info()
 
 
 def is_client() -> bool:
@@ -159,16 +151,14 @@ def _address_in_use() -> str | None:
 
 def _close_lost() -> None:
     """Close a session of Ray Client that is lost for good: until then, Ray refuses another one."""
-    global _lost
     if _identity() is None:
         return
     if not _is_made_here():
         raise ConnectionError(
-            "This process's own session with Ray is lost: Ray Client has given it up, or its head was started again. "
-            "Call ray.shutdown(), and ray.init() again, in the project."
+            "This process's own session with Ray is lost: Ray Client has given it up. Call ray.shutdown(), and "
+            "ray.init() again, in the project."
         )
     ray.shutdown()
-    _lost = None
 
 
 def _connect(settings: Settings) -> None:
