@@ -8,10 +8,11 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.util import disconnect
 
 from wove.errors import ConfigurationError, MissingDispatchFeatureError
 from wove_ray.settings import CLIENT_SCHEME, DEFAULT_ADDRESS, Settings
@@ -89,15 +90,21 @@ def leave() -> None:
 
 
 def check() -> None:
-    """Ask the server of Ray Client for the session. Waits while Ray Client connects anew.
+    """Ask the server of Ray Client for the session, and close it if it is lost. Waits while Ray Client connects anew.
 
-    A server that was started again does not know it. Only when it is asked, Ray Client closes such a session; until
-    then it says that it is connected.
+    A server that was started again does not know the session, and Ray Client says that it is connected until it is
+    asked. Then it closes the session by itself, unless the asking thread has the identifier of one of its own that has
+    ended: that is an error of its locks.
     """
-    client = _client_context().client_worker
-    if client is not None:
-        with suppress(ConnectionError):
-            client.connection_info()
+    context = _client_context()
+    client = context.client_worker
+    if client is None or not client.is_connected():
+        return
+    try:
+        client.connection_info()
+    except (ConnectionError, RuntimeError):
+        if context.client_worker is client:
+            disconnect()
 
 
 def is_client() -> bool:
