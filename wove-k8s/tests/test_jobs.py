@@ -133,15 +133,18 @@ async def test_an_idempotency_key_is_one_job(deployment: KubernetesDeployment) -
 
 
 def _is_complete(deployment: KubernetesDeployment, name: str) -> bool:
-    """Tell whether a Job is complete, and make it so if it is not: its controller writes what it thinks of it, too."""
+    """Tell whether a Job is complete, and make it so if it is not, as soon as its controller has started its pod: it
+    would overwrite what was written before.
+    """
     path = f"/apis/batch/v1/namespaces/{deployment.namespace}/jobs/{name}/status"
     job = deployment.cluster.call("GET", path)
     complete = {"type": "Complete", "status": "True"}
     if any(complete.items() <= each.items() for each in job["status"].get("conditions", ())):
         return True
-    del job["metadata"]["resourceVersion"]
-    job["status"] = {"conditions": [complete]}
-    deployment.cluster.call("PUT", path, job)
+    if job["status"].get("active"):
+        del job["metadata"]["resourceVersion"]
+        job["status"] = {"conditions": [complete]}
+        deployment.cluster.call("PUT", path, job)
     return False
 
 
