@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 
 from tests.support.deployments import AnnouncedWorker
 from tests.support.servers import HOST
@@ -107,13 +108,21 @@ class RayCluster:
         """The address for clients on this machine."""
         return f"ray://{HOST}:{self.client_port}"
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         """Return when head and node are up."""
-        self.head.ensure()
-        self.node.ensure()
+        try:
+            self.head.ensure()
+            self.node.ensure()
+        except BaseException:
+            self._close()
+            raise
+        return self
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """End everything, and leave no file."""
+        self._close()
+
+    def _close(self) -> None:
         self.node.close()
         self.head.close()
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -9,6 +9,14 @@ from textwrap import dedent
 # Programs may use what the tests use.
 _ROOT = Path(__file__).parents[2]
 
+_ONCE = """def once(number):
+    with weave(number=number) as w:
+        @w.do(environment="there")
+        def double(number):
+            return 2 * number
+    return w.result.double
+"""
+
 TWICE = """
 import sys
 import ray
@@ -70,7 +78,8 @@ print("posted:", 6 - len(carried))
 wove.shutdown()
 """
 
-GIVEN_UP = """
+GIVEN_UP = (
+    """
 import os
 import sys
 import time
@@ -83,13 +92,9 @@ from tests.support.relay import Relay
 from wove import weave
 
 
-def once(number):
-    with weave(number=number) as w:
-        @w.do(environment="there")
-        def double(number):
-            return 2 * number
-    return w.result.double
-
+"""
+    + _ONCE
+    + """
 
 with Relay(int(sys.argv[1].rpartition(":")[2])) as relay:
     config = {"address": f"ray://127.0.0.1:{relay.port}"}
@@ -111,8 +116,10 @@ with Relay(int(sys.argv[1].rpartition(":")[2])) as relay:
         print(once(2))
     wove.shutdown()
 """
+)
 
-FORGOTTEN = """
+FORGOTTEN = (
+    """
 import os
 import signal
 import sys
@@ -126,13 +133,9 @@ from wove import weave
 wove.config(environments={"there": {"executor": "ray", "executor_config": {"address": sys.argv[1]}}})
 
 
-def once(number):
-    with weave(number=number) as w:
-        @w.do(environment="there")
-        def double(number):
-            return 2 * number
-    return w.result.double
-
+"""
+    + _ONCE
+    + """
 
 def sessions():
     lines = Path("/proc").glob("[0-9]*/cmdline")
@@ -151,6 +154,30 @@ for attempt in range(10):
         print(error, file=sys.stderr)
 wove.shutdown()
 """
+)
+
+REPLACED = (
+    """
+import sys
+import ray
+import wove
+from wove import weave
+
+wove.config(environments={"there": {"executor": "ray", "executor_config": {"address": sys.argv[1]}}})
+
+
+"""
+    + _ONCE
+    + """
+
+print(once(1))
+ray.shutdown()
+ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+print(once(2))
+wove.shutdown()
+print(ray.is_initialized())
+"""
+)
 
 
 def run_program(directory: Path, text: str, address: str) -> subprocess.CompletedProcess[str]:

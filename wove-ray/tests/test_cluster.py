@@ -25,14 +25,10 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    cluster = RayCluster()
-    try:
-        cluster.start()
+    with RayCluster() as cluster:
         ray.init(cluster.address, log_to_driver=False, logging_level=logging.WARNING)
         yield cluster
-    finally:
         ray.shutdown()
-        cluster.close()
 
 
 class Deployment:

@@ -29,12 +29,8 @@ class OnRay(AdapterConformance):
 
 @pytest.fixture(scope="class")
 def cluster() -> Iterator[RayCluster]:
-    cluster = RayCluster()
-    try:
-        cluster.start()
+    with RayCluster() as cluster:
         yield cluster
-    finally:
-        cluster.close()
 
 
 @pytest.fixture(scope="class")

@@ -5,51 +5,21 @@ from pathlib import Path
 
 import pytest
 from ray_cluster import RayCluster
-from ray_programs import TWICE, run_program
+from ray_programs import REPLACED, TWICE, run_program
 
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    cluster = RayCluster()
-    try:
-        cluster.start()
+    with RayCluster() as cluster:
         yield cluster
-    finally:
-        cluster.close()
 
 
 def test_a_session_that_wove_made_is_quiet_and_ends_with_wove(cluster: RayCluster, tmp_path: Path) -> None:
     done = run_program(tmp_path, TWICE, cluster.address)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["hello Ray True", "False", "hello Ray"]
-
-
-REPLACED = """
-import sys
-import ray
-import wove
-from wove import weave
-
-wove.config(environments={"there": {"executor": "ray", "executor_config": {"address": sys.argv[1]}}})
-
-
-def once(number):
-    with weave(number=number) as w:
-        @w.do(environment="there")
-        def double(number):
-            return 2 * number
-    return w.result.double
-
-
-print(once(1))
-ray.shutdown()
-ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
-print(once(2))
-wove.shutdown()
-print(ray.is_initialized())
-"""
 
 
 def test_a_session_that_the_program_makes_after_wove_s_is_left_open(cluster: RayCluster, tmp_path: Path) -> None:

@@ -83,9 +83,9 @@ def leave() -> None:
         if _holders or _made is None:
             return
         # The program may have closed it by itself, or the interpreter's end has.
-        if _is_made_here():
+        is_there, _made = _is_made_here(), None
+        if is_there:
             ray.shutdown()
-        _made = None
         _forwarded.removeFilter(_is_no_matter_of_threads)
 
 
